@@ -1,0 +1,23 @@
+//! Compiles the contract with protox, a protobuf compiler in Rust: a build needs no protoc.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use protox::prost::Message as _;
+
+const PROTO: &str = "amistore/v1/store_image_task_service.proto";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+
+    // The compiler keeps the source info, so that reflection serves the comments of the contract too.
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true);
+    compiler.include_source_info(true);
+    compiler.open_file(PROTO)?;
+    let descriptors = compiler.file_descriptor_set();
+
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("amistore_descriptor.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

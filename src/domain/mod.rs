@@ -1,0 +1,17 @@
+//! The words that every room speaks: scopes, images, tasks, filters, and the question that is put
+//! to EC2 with its answer and its errors. Imported by all rooms, imports none of them.
+
+mod filter;
+mod name;
+mod task;
+mod time;
+mod upstream;
+
+pub use filter::{TaskFilter, TaskStateKind};
+pub use name::{AccountName, BucketName, ImageId, NameError, Region, Scope};
+pub use task::{StoreImageTask, TaskKey, TaskState};
+pub use time::{CallTime, wall_clock};
+pub use upstream::{
+    Answer, Connect, DescribeRequest, DescribeResponse, ErrorKind, MAX_IMAGES_PER_CALL,
+    MAX_TASKS_PER_CALL, NextToken, Question, Upstream, UpstreamError,
+};

@@ -1,0 +1,136 @@
+//! A store-image task as EC2 tells of it, and its place in the order of all tasks.
+
+use std::{cmp::Reverse, sync::Arc, time::SystemTime};
+
+use super::ImageId;
+
+/// One task, as of some EC2 call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreImageTask {
+    /// What it is known by and sorted by.
+    pub key: TaskKey,
+    /// The key of the S3 object, `<image ID>.bin`.
+    pub object_key: Arc<str>,
+    /// Where it stands.
+    pub state: TaskState,
+    /// Percent, 0 to 100.
+    pub progress: u8,
+    /// Why it failed, in EC2's words.
+    pub failure_reason: Option<Arc<str>>,
+}
+
+impl StoreImageTask {
+    /// The news of this task, unless they are older than what is known: EC2's replicas lag, so an
+    /// answer may be older than the one before it, and a task never goes back.
+    #[must_use]
+    pub fn advance(&self, news: Self) -> Option<Self> {
+        let goes_back = self.state.is_terminal()
+            || (!news.state.is_terminal() && news.progress < self.progress);
+        (!goes_back && *self != news).then_some(news)
+    }
+}
+
+/// Identity and sort order in one: newest first, then image ID, then bucket.
+///
+/// EC2 gives tasks no ID; this is what the answers of `DescribeStoreImageTasks` tell apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskKey {
+    /// The start time; a later one sorts first.
+    pub start_time: Reverse<SystemTime>,
+    /// The image.
+    pub image_id: ImageId,
+    /// The bucket, as EC2 names it: not a `BucketName`, since EC2 need not keep to our bounds.
+    pub bucket: Arc<str>,
+}
+
+/// The state of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskState {
+    /// Queued or running.
+    InProgress,
+    /// The object is in the bucket; nothing changes any more.
+    Completed,
+    /// It failed; nothing changes any more.
+    Failed,
+    /// A word that EC2 invented later. Taken as not terminal, so that it is asked for again.
+    Other(Arc<str>),
+}
+
+impl TaskState {
+    /// The state that EC2's word stands for.
+    #[must_use]
+    pub fn from_ec2(word: &str) -> Self {
+        match word {
+            "InProgress" => Self::InProgress,
+            "Completed" => Self::Completed,
+            "Failed" => Self::Failed,
+            other => Self::Other(other.into()),
+        }
+    }
+
+    /// EC2's word for it.
+    #[must_use]
+    pub fn as_ec2(&self) -> &str {
+        match self {
+            Self::InProgress => "InProgress",
+            Self::Completed => "Completed",
+            Self::Failed => "Failed",
+            Self::Other(word) => word,
+        }
+    }
+
+    /// Whether the task will never change again.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Completed | Self::Failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn task(state: TaskState, progress: u8) -> StoreImageTask {
+        StoreImageTask {
+            key: TaskKey {
+                start_time: Reverse(SystemTime::UNIX_EPOCH),
+                image_id: ImageId::parse("ami-01234567").expect("valid"),
+                bucket: "bucket".into(),
+            },
+            object_key: "ami-01234567.bin".into(),
+            state,
+            progress,
+            failure_reason: None,
+        }
+    }
+
+    #[test]
+    fn a_task_never_goes_back() {
+        let half = task(TaskState::InProgress, 50);
+        assert_eq!(half.advance(task(TaskState::InProgress, 40)), None);
+        assert_eq!(half.advance(half.clone()), None);
+        assert!(half.advance(task(TaskState::InProgress, 51)).is_some());
+        assert!(half.advance(task(TaskState::Failed, 0)).is_some());
+        let done = task(TaskState::Completed, 100);
+        assert_eq!(done.advance(task(TaskState::InProgress, 100)), None);
+        assert_eq!(done.advance(task(TaskState::Failed, 100)), None);
+    }
+
+    #[test]
+    fn newest_first_then_image_then_bucket() {
+        let key = |secs, image: &str, bucket: &str| TaskKey {
+            start_time: Reverse(SystemTime::UNIX_EPOCH + Duration::from_secs(secs)),
+            image_id: ImageId::parse(image).expect("valid"),
+            bucket: bucket.into(),
+        };
+        let sorted = [
+            key(2, "ami-00000002", "b"),
+            key(1, "ami-00000001", "a"),
+            key(1, "ami-00000001", "b"),
+            key(1, "ami-00000002", "a"),
+        ];
+        assert!(sorted.is_sorted());
+    }
+}
