@@ -1,0 +1,166 @@
+//! How far down the listing is known: which stretches of it have been read without a gap.
+//!
+//! The listing is newest first and new tasks show up on top, so a stretch that was read stays
+//! read. What can happen is that more than a page of new tasks pushes a known stretch down, and
+//! leaves a gap between it and the next head page; walking on closes the gap.
+
+use crate::domain::{NextToken, TaskKey};
+
+/// A place in the listing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Depth {
+    /// Above the newest task.
+    Top,
+    /// At this task, which need not exist any more.
+    At(TaskKey),
+    /// Below the oldest task.
+    End,
+}
+
+/// A stretch of the listing that is known without a gap, both ends included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stretch {
+    top: Depth,
+    bottom: Depth,
+    /// Leads on from the bottom. None at the end, and when EC2 no longer takes the token.
+    next: Option<NextToken>,
+}
+
+/// All known stretches, from the top down, disjoint. Nearly always one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ground(Vec<Stretch>);
+
+impl Ground {
+    /// How far the listing is known from the top on without a gap.
+    pub(super) fn bottom(&self) -> &Depth {
+        match self.0.first() {
+            Some(stretch) if stretch.top == Depth::Top => &stretch.bottom,
+            _ => &Depth::Top,
+        }
+    }
+
+    /// The token that leads on from [`Self::bottom`].
+    pub(super) fn next(&self) -> Option<&NextToken> {
+        self.0.first().and_then(|stretch| stretch.next.as_ref())
+    }
+
+    /// A new head page is about to be added: what was the top so far is now just where its newest
+    /// task is. Without any task, there is nothing left to hold on to.
+    pub(super) fn lower_top(&mut self, newest: Option<&TaskKey>) {
+        let Some(first) = self.0.first_mut() else { return };
+        if first.top != Depth::Top {
+            return;
+        }
+        match newest {
+            Some(newest) if Depth::At(newest.clone()) <= first.bottom => {
+                first.top = Depth::At(newest.clone());
+            }
+            _ => {
+                self.0.remove(0);
+            }
+        }
+    }
+
+    /// Adds a stretch that was read just now, and joins it with those that it touches.
+    pub(super) fn add(&mut self, top: Depth, bottom: Depth, next: Option<NextToken>) {
+        let mut joined = Stretch { top, bottom, next };
+        self.0.retain(|known| {
+            let touches = known.top <= joined.bottom && joined.top <= known.bottom;
+            if touches {
+                if known.bottom > joined.bottom {
+                    joined.bottom = known.bottom.clone();
+                    joined.next.clone_from(&known.next);
+                }
+                joined.top = joined.top.clone().min(known.top.clone());
+            }
+            !touches
+        });
+        let place = self.0.partition_point(|known| known.top < joined.top);
+        self.0.insert(place, joined);
+    }
+
+    /// EC2 no longer takes this token.
+    pub(super) fn forget(&mut self, token: &NextToken) {
+        for stretch in &mut self.0 {
+            if stretch.next.as_ref() == Some(token) {
+                stretch.next = None;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cmp::Reverse,
+        time::{Duration, SystemTime},
+    };
+
+    use super::*;
+    use crate::domain::ImageId;
+
+    /// The place of a task that started at this second: a higher number is further up.
+    fn key(second: u64) -> TaskKey {
+        TaskKey {
+            start_time: Reverse(SystemTime::UNIX_EPOCH + Duration::from_secs(second)),
+            image_id: ImageId::parse("ami-01234567").expect("valid"),
+            bucket: "bucket".into(),
+        }
+    }
+
+    fn at(second: u64) -> Depth {
+        Depth::At(key(second))
+    }
+
+    fn token(name: &str) -> Option<NextToken> {
+        Some(NextToken(name.into()))
+    }
+
+    #[test]
+    fn a_walk_goes_deeper_page_by_page() {
+        let mut ground = Ground::default();
+        assert_eq!(ground.bottom(), &Depth::Top);
+        ground.add(Depth::Top, at(80), token("a"));
+        ground.add(at(80), at(60), token("b"));
+        assert_eq!((ground.bottom(), ground.next().cloned()), (&at(60), token("b")));
+        ground.add(at(60), Depth::End, None);
+        assert_eq!((ground.bottom(), ground.next()), (&Depth::End, None));
+    }
+
+    #[test]
+    fn a_head_page_that_joins_keeps_the_depth() {
+        let mut ground = Ground::default();
+        ground.add(Depth::Top, at(80), token("a"));
+        ground.add(at(80), at(60), token("b"));
+        ground.lower_top(Some(&key(99)));
+        ground.add(Depth::Top, at(90), token("c"));
+        assert_eq!((ground.bottom(), ground.next().cloned()), (&at(60), token("b")));
+    }
+
+    #[test]
+    fn a_head_page_that_does_not_join_leaves_a_gap_that_walking_closes() {
+        let mut ground = Ground::default();
+        ground.add(Depth::Top, Depth::End, None);
+        ground.lower_top(Some(&key(99)));
+        ground.add(Depth::Top, at(200), token("a"));
+        assert_eq!((ground.bottom(), ground.next().cloned()), (&at(200), token("a")));
+        ground.add(at(200), at(99), token("b"));
+        assert_eq!((ground.bottom(), ground.next()), (&Depth::End, None));
+    }
+
+    #[test]
+    fn an_empty_listing_says_nothing_once_tasks_show_up() {
+        let mut ground = Ground::default();
+        ground.add(Depth::Top, Depth::End, None);
+        ground.lower_top(None);
+        assert_eq!(ground.bottom(), &Depth::Top);
+    }
+
+    #[test]
+    fn a_token_that_expired_is_forgotten_and_the_depth_is_not() {
+        let mut ground = Ground::default();
+        ground.add(Depth::Top, at(80), token("a"));
+        ground.forget(&NextToken("a".into()));
+        assert_eq!((ground.bottom(), ground.next()), (&at(80), None));
+    }
+}

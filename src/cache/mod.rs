@@ -1,0 +1,125 @@
+//! What is known, what is needed, and which EC2 call to make next.
+//!
+//! Per scope there is one [`Ledger`] of all that EC2 told, and one keeper that makes one call at a
+//! time for as long as somebody needs something. Callers say what they [`Need`] and how old it may
+//! be; [`Known::meets`] is the one rule that decides. Coalescing, joining and batching are nothing
+//! but that: needs which arrive while a call runs are met by it or are part of the next plan.
+
+mod ground;
+mod keeper;
+mod ledger;
+mod need;
+mod outcome;
+mod page;
+mod plan;
+mod scope;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+pub use ledger::{Ledger, Pace};
+pub use need::{Known, Need};
+pub use outcome::{CacheError, Forward, Found, Outcome, StaleReason};
+pub use page::Page;
+pub use scope::ScopeCache;
+
+use crate::domain::{Connect, Scope};
+
+/// How the cache behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How old an answer may be when a request does not say.
+    pub ttl: Duration,
+    /// For this long past the TTL such a request gets the old answer at once, and the refresh
+    /// starts behind it. Zero switches it off.
+    pub stale_while_revalidate: Duration,
+    /// For this long past the TTL such a request gets the old answer when the refresh fails
+    /// transiently or the call budget is spent. Zero switches it off.
+    pub stale_if_error: Duration,
+    /// How long a refusal (denied, bad ID) is remembered. Zero switches it off.
+    pub refusal_ttl: Duration,
+    /// Most scopes that are kept at once; the idle ones go first.
+    pub max_scopes: u64,
+    /// A scope that nobody asked about for this long is dropped.
+    pub scope_idle: Duration,
+    /// Most callers that may wait for EC2 at once in one scope.
+    pub max_waiting: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(5),
+            stale_while_revalidate: Duration::from_secs(5),
+            stale_if_error: Duration::from_mins(5),
+            refusal_ttl: Duration::from_secs(1),
+            max_scopes: 64,
+            scope_idle: Duration::from_hours(1),
+            max_waiting: 100_000,
+        }
+    }
+}
+
+/// All scopes.
+pub struct Cache {
+    settings: Arc<Settings>,
+    connect: Connect,
+    /// moka's clock is the system's, which a paused clock does not stop: here it only bounds
+    /// memory and decides nothing about freshness.
+    recent: moka::sync::Cache<Scope, Arc<ScopeCache>>,
+    /// Those that moka let go of but somebody still uses: to make a second one would be to ask
+    /// EC2 twice.
+    living: Mutex<HashMap<Scope, Weak<ScopeCache>>>,
+}
+
+impl Cache {
+    /// An empty cache that asks EC2 over the ways that `connect` makes.
+    #[must_use]
+    pub fn new(settings: Settings, connect: Connect) -> Self {
+        Self {
+            recent: moka::sync::Cache::builder()
+                .max_capacity(settings.max_scopes)
+                .time_to_idle(settings.scope_idle)
+                .build(),
+            living: Mutex::default(),
+            settings: Arc::new(settings),
+            connect,
+        }
+    }
+
+    /// How old an answer may be when a request does not say.
+    #[must_use]
+    pub fn ttl(&self) -> Duration {
+        self.settings.ttl
+    }
+
+    /// The cache of one scope.
+    ///
+    /// # Errors
+    /// [`CacheError::TooManyScopes`] when as many as are allowed are in use.
+    pub fn scope(&self, scope: &Scope) -> Result<Arc<ScopeCache>, CacheError> {
+        if let Some(known) = self.recent.get(scope) {
+            return Ok(known);
+        }
+        let mut living = self.living.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = if let Some(known) = living.get(scope).and_then(Weak::upgrade) {
+            known
+        } else {
+            living.retain(|_, other| other.strong_count() > 0);
+            let in_use = living.len() as u64;
+            // moka evicts as it sees fit; what it has let go of only counts while it lives.
+            if in_use >= self.settings.max_scopes.saturating_mul(2) {
+                return Err(CacheError::TooManyScopes);
+            }
+            let upstream = (self.connect)(scope);
+            let new = ScopeCache::new(scope.clone(), self.settings.clone(), upstream);
+            living.insert(scope.clone(), Arc::downgrade(&new));
+            new
+        };
+        self.recent.insert(scope.clone(), known.clone());
+        Ok(known)
+    }
+}

@@ -1,0 +1,51 @@
+//! Reading a page from a ledger that knows enough for it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{ground::Depth, ledger::Ledger};
+use crate::domain::{ImageId, StoreImageTask, TaskFilter, TaskKey};
+
+/// Tasks in sort order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The tasks.
+    pub tasks: Vec<Arc<StoreImageTask>>,
+    /// Others follow, or may follow where the listing is not known to its end.
+    pub more: bool,
+}
+
+impl Ledger {
+    /// The first `count` tasks that pass, after a place: the answer to [`super::Need::Listing`].
+    #[must_use]
+    pub fn page(&self, filter: &TaskFilter, after: Option<&TaskKey>, count: usize) -> Page {
+        let bottom = self.ground().bottom();
+        let mut passing = self
+            .tasks_after(after)
+            .take_while(|task| Depth::At(task.key.clone()) <= *bottom)
+            .filter(|task| filter.matches(task))
+            .cloned();
+        let tasks: Vec<_> = passing.by_ref().take(count).collect();
+        let more = passing.next().is_some() || *bottom != Depth::End;
+        Page { tasks, more }
+    }
+
+    /// The same of the latest task of each image: the answer to [`super::Need::Latest`].
+    #[must_use]
+    pub fn latest_page(
+        &self,
+        images: &BTreeSet<ImageId>,
+        after: Option<&TaskKey>,
+        count: usize,
+    ) -> Page {
+        let mut tasks: Vec<_> = images
+            .iter()
+            .filter_map(|image| self.latest(image, None))
+            .filter(|task| after.is_none_or(|after| task.key > *after))
+            .cloned()
+            .collect();
+        tasks.sort_unstable_by(|one, two| one.key.cmp(&two.key));
+        let more = tasks.len() > count;
+        tasks.truncate(count);
+        Page { tasks, more }
+    }
+}

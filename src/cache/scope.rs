@@ -1,0 +1,282 @@
+//! The cache of one scope: where a caller says what it needs, and gets it or waits for it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
+use tower::ServiceExt as _;
+
+use super::{
+    Settings, keeper,
+    ledger::Ledger,
+    need::{Known, Need},
+    outcome::{CacheError, Forward, Found, Outcome, StaleReason},
+    plan::{Demand, Suspects},
+};
+use crate::domain::{CallTime, DescribeRequest, ImageId, Question, Scope, Upstream, UpstreamError};
+
+/// The cache of one scope.
+pub struct ScopeCache {
+    pub(super) scope: Scope,
+    pub(super) settings: Arc<Settings>,
+    pub(super) upstream: Upstream,
+    /// The ledger as of now. Who reads it takes a snapshot; who watches is woken by each merge.
+    pub(super) ledger: watch::Sender<Arc<Ledger>>,
+    state: Mutex<State>,
+}
+
+/// What callers and the keeper share.
+#[derive(Default)]
+pub(super) struct State {
+    /// Who waits.
+    pub(super) waiting: Vec<Waiting>,
+    /// Refreshes that nobody waits for. One per question.
+    pub(super) behind: Vec<Demand>,
+    /// Refusals of a moment ago.
+    pub(super) refusals: Refusals,
+    /// Images of which EC2 refuses at least one.
+    pub(super) suspects: Suspects,
+    /// A keeper is alive.
+    pub(super) kept: bool,
+    /// The keeper waits for the call budget.
+    pub(super) budget_spent: bool,
+}
+
+/// A caller that waits.
+pub(super) struct Waiting {
+    pub(super) demand: Demand,
+    /// It takes an old answer when EC2 cannot be asked.
+    pub(super) takes_stale: bool,
+    /// Closed when the caller has gone away.
+    pub(super) tell: oneshot::Sender<Verdict>,
+}
+
+/// What a waiting caller is told.
+pub(super) enum Verdict {
+    /// The ledger knows now.
+    Met(Arc<Ledger>),
+    /// EC2 said no, or could not be asked.
+    Failed(UpstreamError),
+    /// The call budget is spent.
+    BudgetSpent,
+}
+
+/// What EC2 refused a moment ago, so that a storm of the same question costs one call.
+#[derive(Default)]
+pub(super) struct Refusals {
+    /// Everything in the scope.
+    pub(super) scope: Option<Refusal>,
+    /// One image.
+    pub(super) images: HashMap<ImageId, Refusal>,
+}
+
+/// One refusal.
+#[derive(Clone)]
+pub(super) struct Refusal {
+    /// When the call started.
+    pub(super) at: CallTime,
+    /// When it was refused.
+    pub(super) until: Instant,
+    /// How.
+    pub(super) error: UpstreamError,
+}
+
+impl Refusals {
+    /// The refusal of a demand, by the same rule of freshness as an answer.
+    fn of(&self, demand: &Demand, now: Instant) -> Option<UpstreamError> {
+        let image = match &demand.need {
+            Need::Latest { images, .. } => images
+                .iter()
+                .find_map(|image| self.images.get(image).filter(|known| known.counts(demand, now))),
+            Need::Listing { .. } | Need::Task(_) => None,
+        };
+        image
+            .or(self.scope.as_ref().filter(|known| known.counts(demand, now)))
+            .map(|known| known.error.clone())
+    }
+
+    /// Forgets what is over.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.scope.take_if(|known| known.until <= now);
+        self.images.retain(|_, known| known.until > now);
+    }
+}
+
+impl Refusal {
+    fn counts(&self, demand: &Demand, now: Instant) -> bool {
+        self.until > now && Known::AsOf(self.at).meets(demand.since)
+    }
+}
+
+impl ScopeCache {
+    pub(super) fn new(scope: Scope, settings: Arc<Settings>, upstream: Upstream) -> Arc<Self> {
+        Arc::new(Self {
+            scope,
+            settings,
+            upstream,
+            ledger: watch::Sender::default(),
+            state: Mutex::default(),
+        })
+    }
+
+    /// Whose cache it is.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The ledger as of now, and of every merge from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Ledger>> {
+        self.ledger.subscribe()
+    }
+
+    /// What is needed, not older than `max_staleness`; without one, not older than the TTL, or a
+    /// little older by the settings. Waits for EC2 where that is not known yet. A caller may give
+    /// up at any time: the call goes on, and harms and delays nobody.
+    ///
+    /// # Errors
+    /// Where EC2 refuses or cannot be asked, and where too many wait already.
+    pub async fn get(
+        self: &Arc<Self>,
+        need: Need,
+        max_staleness: Option<Duration>,
+    ) -> Result<Found, CacheError> {
+        let now = Instant::now();
+        let tolerated = max_staleness.unwrap_or(self.settings.ttl);
+        let since = now.checked_sub(tolerated).unwrap_or(now);
+        let ledger = self.ledger.borrow().clone();
+        let known = need.known(&ledger);
+        if known.meets(since) {
+            return Ok(found(ledger, known, Outcome::Hit, now));
+        }
+        let tolerates = |extra: Duration| {
+            let limit = now.checked_sub(tolerated.saturating_add(extra));
+            max_staleness.is_none()
+                && extra > Duration::ZERO
+                && limit.is_none_or(|limit| known.meets(limit))
+                && known != Known::Not
+        };
+        let demand = Demand { need, since };
+        if tolerates(self.settings.stale_while_revalidate) {
+            self.refresh_behind(demand);
+            return Ok(found(ledger, known, Outcome::StaleWhileRevalidate, now));
+        }
+        let takes_stale = tolerates(self.settings.stale_if_error);
+        let why = match (known, max_staleness) {
+            (Known::Not, _) => Forward::Miss,
+            (_, Some(limit)) if limit < self.settings.ttl => Forward::Request,
+            _ => Forward::Stale,
+        };
+        let need = demand.need.clone();
+        let (verdict, collapsed) = self.wait(demand, takes_stale)?;
+        let reason = match verdict.await.map_err(|_| CacheError::KeeperLost)? {
+            Verdict::Met(ledger) => {
+                let known = need.known(&ledger);
+                return Ok(found(
+                    ledger,
+                    known,
+                    Outcome::Fetched { why, collapsed },
+                    Instant::now(),
+                ));
+            }
+            Verdict::BudgetSpent => StaleReason::BudgetSpent,
+            Verdict::Failed(error) if takes_stale && error.kind.is_transient() => {
+                StaleReason::Failed(error)
+            }
+            Verdict::Failed(error) => return Err(CacheError::Upstream(error)),
+        };
+        Ok(found(ledger, known, Outcome::StaleIfError(reason), Instant::now()))
+    }
+
+    /// Waits until what is needed is known from a call that started at `since` or later.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn refresh(self: &Arc<Self>, need: Need, since: Instant) -> Result<(), CacheError> {
+        if need.known(&self.ledger.borrow()).meets(since) {
+            return Ok(());
+        }
+        let (verdict, _) = self.wait(Demand { need, since }, false)?;
+        match verdict.await.map_err(|_| CacheError::KeeperLost)? {
+            Verdict::Met(_) | Verdict::BudgetSpent => Ok(()),
+            Verdict::Failed(error) => Err(CacheError::Upstream(error)),
+        }
+    }
+
+    /// Asks EC2 only whether the call is permitted. Never cached and never shared.
+    ///
+    /// # Errors
+    /// Where it is not, or EC2 cannot be asked.
+    pub async fn dry_run(&self) -> Result<(), CacheError> {
+        let request = DescribeRequest { question: Question::Head, dry_run: true };
+        let answer = self.upstream.clone().oneshot(request).await;
+        answer.map(|_| ()).map_err(CacheError::Upstream)
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // Each change of the state is complete before anything can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(
+        self: &Arc<Self>,
+        demand: Demand,
+        takes_stale: bool,
+    ) -> Result<(oneshot::Receiver<Verdict>, bool), CacheError> {
+        let mut state = self.state();
+        if let Some(error) = state.refusals.of(&demand, Instant::now()) {
+            return Err(CacheError::Upstream(error));
+        }
+        if state.waiting.len() >= self.settings.max_waiting {
+            state.waiting.retain(|waiting| !waiting.tell.is_closed());
+            if state.waiting.len() >= self.settings.max_waiting {
+                return Err(CacheError::TooManyWaiting);
+            }
+        }
+        let (tell, told) = oneshot::channel();
+        if takes_stale && state.budget_spent {
+            state.push_behind(demand, &self.settings);
+            // The receiver is in our hands, so this cannot fail.
+            let _ = tell.send(Verdict::BudgetSpent);
+            return Ok((told, true));
+        }
+        state.waiting.push(Waiting { demand, takes_stale, tell });
+        let collapsed = state.kept;
+        keeper::ensure(self, &mut state);
+        Ok((told, collapsed))
+    }
+
+    fn refresh_behind(self: &Arc<Self>, demand: Demand) {
+        let mut state = self.state();
+        if state.refusals.of(&demand, Instant::now()).is_none() {
+            state.push_behind(demand, &self.settings);
+            keeper::ensure(self, &mut state);
+        }
+    }
+}
+
+impl State {
+    /// Adds a refresh that nobody waits for. Over the bound it is left out: who asked has an
+    /// answer, and the next to ask brings it again.
+    pub(super) fn push_behind(&mut self, demand: Demand, settings: &Settings) {
+        let known = self.behind.iter().any(|other| other.need == demand.need);
+        if !known && self.behind.len() < settings.max_waiting {
+            self.behind.push(demand);
+        }
+    }
+}
+
+fn found(ledger: Arc<Ledger>, known: Known, outcome: Outcome, at: Instant) -> Found {
+    let as_of = match known {
+        Known::AsOf(call) => Some(call),
+        Known::Not | Known::ForEver => None,
+    };
+    Found { ledger, as_of, outcome, at }
+}
