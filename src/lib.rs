@@ -3,3 +3,4 @@
 
 pub mod cache;
 pub mod domain;
+pub mod watch;
