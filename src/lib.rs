@@ -3,4 +3,5 @@
 
 pub mod cache;
 pub mod domain;
+pub mod ec2;
 pub mod watch;
