@@ -4,4 +4,5 @@
 pub mod cache;
 pub mod domain;
 pub mod ec2;
+pub mod simulator;
 pub mod watch;
