@@ -4,5 +4,8 @@
 pub mod cache;
 pub mod domain;
 pub mod ec2;
+pub mod grpc;
+pub mod proto;
+pub mod server;
 pub mod simulator;
 pub mod watch;

@@ -1,0 +1,8 @@
+//! The contract, as generated from proto/amistore/v1/store_image_task_service.proto.
+#![allow(missing_docs, unreachable_pub, clippy::pedantic, reason = "generated code")]
+
+tonic::include_proto!("amistore.v1");
+
+/// The contract as a descriptor set, comments included: what reflection serves.
+pub const FILE_DESCRIPTOR_SET: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/amistore_descriptor.bin"));
