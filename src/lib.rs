@@ -2,6 +2,8 @@
 //! everybody at once. ARCHITECTURE.md shows the house and the way of a request through it.
 
 pub mod cache;
+pub mod commands;
+pub mod config;
 pub mod domain;
 pub mod ec2;
 pub mod grpc;

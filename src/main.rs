@@ -1,3 +1,7 @@
-//! Nothing to run yet.
+//! Reads the command line and runs one command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    amistore_gateway::commands::run()
+}
