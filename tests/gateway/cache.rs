@@ -1,0 +1,404 @@
+//! What the cache promises: how few calls, and how fresh.
+
+use std::time::Duration;
+
+use amistore_gateway::{
+    proto::{ListStoreImageTasksRequest, StoreImageTaskState as State},
+    simulator::{Fault, Wire},
+};
+use futures_util::{
+    StreamExt as _,
+    future::{join_all, try_join_all},
+    stream::FuturesUnordered,
+};
+use tonic::Code;
+
+use crate::support::{
+    REGION, Rig, Setup, Task, all, at_most, cache_status, finished, image, images_of, of_images,
+    pushback, reason, watch_of,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// DESIGN §9.1
+#[tokio::test]
+async fn no_ec2_call_without_a_demand() {
+    let rig = Rig::with_tasks(finished(5)).await;
+    rig.run_for(HOUR / 6).await;
+    assert_eq!(rig.calls(), 0, "nobody asked");
+    rig.until(rig.client().list(all())).await.expect("answered");
+    rig.run_for(HOUR / 6).await;
+    assert_eq!(rig.calls(), 1, "nobody asked again");
+}
+
+/// DESIGN §9.2, first half
+#[tokio::test]
+async fn a_thousand_identical_lists_at_once_are_one_call() {
+    let rig = Rig::with_tasks(finished(50)).await;
+    let clients: Vec<_> = (0..10).map(|_| rig.client()).collect();
+    let lists = (0..1000).map(|number| clients[number % 10].list(all()));
+    let answers = rig.until(try_join_all(lists)).await.expect("all answered");
+    assert!(answers.iter().all(|answer| answer.get_ref().tasks.len() == 50));
+    assert_eq!(rig.calls(), 1);
+    let collapsed =
+        answers.iter().filter(|answer| cache_status(answer).ends_with("fwd=miss; collapsed"));
+    assert_eq!(collapsed.count(), 999);
+}
+
+/// DESIGN §9.2, second half
+#[tokio::test]
+async fn a_caller_that_gives_up_harms_none() {
+    let mut setup = Setup::default();
+    setup.simulator.latency = 2 * SECOND;
+    let rig = setup.start().await;
+    rig.add(finished(5));
+    let client = rig.client();
+    let patient = tokio::spawn({
+        let client = client.clone();
+        async move { client.list(all()).await }
+    });
+    let hasty = async {
+        let many = (0..100).map(|_| client.list(all()));
+        tokio::time::timeout(SECOND / 2, join_all(many)).await
+    };
+    assert!(rig.until(hasty).await.is_err(), "they gave up");
+    let answer = rig.until(patient).await.expect("not cancelled").expect("answered");
+    assert_eq!(answer.into_inner().tasks.len(), 5);
+    assert_eq!(rig.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_call_whose_callers_all_gave_up_fills_the_cache() {
+    let mut setup = Setup::default();
+    setup.simulator.latency = SECOND;
+    let rig = setup.start().await;
+    rig.add(finished(5));
+    let client = rig.client();
+    let gave_up = rig.until(tokio::time::timeout(SECOND / 2, client.list(all()))).await;
+    assert!(gave_up.is_err());
+    rig.run_for(SECOND).await;
+    let answer = rig.until(client.list(all())).await.expect("answered");
+    assert!(cache_status(&answer).contains("hit"), "{}", cache_status(&answer));
+    assert_eq!(rig.calls(), 1);
+}
+
+#[tokio::test]
+async fn all_kinds_of_questions_of_a_hundred_clients_cost_one_call_per_ttl() {
+    let rig = Rig::with_tasks(finished(100)).await;
+    rig.add((0..15).map(|number| Task::running(&image(1000 + number), HOUR)));
+    let clients: Vec<_> = (0..10).map(|_| rig.client()).collect();
+    let crowd: FuturesUnordered<_> = (0..100_u64)
+        .map(|number| {
+            let client = clients[usize::try_from(number % 10).expect("small")].clone();
+            async move {
+                let ask = async |request| client.list(request).await.map(|_| ());
+                for round in 0_u64.. {
+                    match (number + round) % 5 {
+                        0 => ask(all()).await?,
+                        1 => ask(ListStoreImageTasksRequest { page_size: 7, ..all() }).await?,
+                        2 => ask(of_images([image(number), image(1000 + number % 15)])).await?,
+                        3 => {
+                            let states = vec![State::InProgress.into()];
+                            ask(ListStoreImageTasksRequest { states, ..all() }).await?;
+                        }
+                        _ => {
+                            let watch = client.watch(watch_of(&image(1000 + number % 15))).await?;
+                            let messages = watch.take(2).collect::<Vec<_>>();
+                            // Whether or not there was a second message by then.
+                            let _ = tokio::time::timeout(7 * SECOND, messages).await;
+                        }
+                    }
+                    tokio::time::sleep(Duration::from_millis(500 + 7 * number)).await;
+                }
+                Ok::<_, tonic::Status>(())
+            }
+        })
+        .collect();
+    let minute = rig.run_for(60 * SECOND);
+    tokio::select! {
+        biased;
+        ended = crowd.collect::<Vec<_>>() => panic!("a client failed: {ended:?}"),
+        () = minute => {}
+    }
+    assert!((10..=13).contains(&rig.calls()), "{} calls: {:#?}", rig.calls(), rig.questions());
+}
+
+/// DESIGN §9.3
+#[tokio::test]
+async fn no_answer_is_older_than_its_request_allows() {
+    let rig = Rig::with_tasks([Task::running(&image(1), 1000 * SECOND)]).await;
+    let client = rig.client();
+    rig.until(client.list(all())).await.expect("answered");
+    for (pause, limit) in [(1, 0), (3, 2), (2, 3), (7, 7), (8, 7), (60, 30), (1, 0)] {
+        rig.run_for(pause * SECOND).await;
+        let asked = amistore_gateway::domain::wall_clock();
+        let answer = rig.until(client.list(at_most(limit, all()))).await.expect("answered");
+        let as_of = answer.get_ref().as_of.expect("an as_of");
+        let as_of = std::time::SystemTime::try_from(as_of).expect("a time");
+        let age = asked.duration_since(as_of).unwrap_or_default();
+        let limit = Duration::from_secs(limit.unsigned_abs());
+        assert!(age <= limit + Duration::from_millis(1), "{age:?} for {limit:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_created_a_task_sees_it_at_once_with_zero_staleness() {
+    let rig = Rig::with_tasks(finished(3)).await;
+    let client = rig.client();
+    rig.until(client.list(all())).await.expect("answered");
+    rig.add([Task::running(&image(77), HOUR)]);
+    let cached = rig.until(client.walk(all())).await;
+    assert!(!images_of(&cached).contains(&image(77).as_str()), "the cache answers by its TTL");
+    let fresh = rig.until(client.list(at_most(0, all()))).await.expect("answered");
+    assert_eq!(cache_status(&fresh), "amistore-gateway; fwd=request");
+    assert_eq!(images_of(&fresh.get_ref().tasks)[0], image(77));
+}
+
+#[tokio::test]
+async fn zero_staleness_never_joins_a_call_that_runs_and_one_more_serves_all() {
+    let mut setup = Setup::default();
+    setup.simulator.latency = SECOND;
+    let rig = setup.start().await;
+    rig.add(finished(3));
+    let client = rig.client();
+    let first = tokio::spawn({
+        let client = client.clone();
+        async move { client.list(all()).await }
+    });
+    rig.run_for(SECOND / 2).await;
+    let late = rig.until(try_join_all((0..1000).map(|_| client.list(at_most(0, all()))))).await;
+    rig.until(first).await.expect("not cancelled").expect("answered");
+    assert_eq!(late.expect("all answered").len(), 1000);
+    assert_eq!(rig.calls(), 2);
+}
+
+#[tokio::test]
+async fn two_hundred_watchers_of_one_image_cost_one_call_per_interval() {
+    let rig = Rig::with_tasks([Task::running(&image(1), 1000 * SECOND)]).await;
+    let client = rig.client();
+    let watches =
+        rig.until(try_join_all((0..200).map(|_| client.watch(watch_of(&image(1)))))).await;
+    let watches = watches.expect("all open");
+    assert_eq!(rig.calls(), 1, "to begin with");
+    rig.run_for(60 * SECOND).await;
+    // 10 s a percent: an interval of 5 s until the pace is known, and of 10 s from then on.
+    assert!((6..=13).contains(&rig.calls()), "{} calls", rig.calls());
+    drop(watches);
+    rig.run_for(SECOND).await;
+    let calls = rig.calls();
+    rig.run_for(HOUR / 6).await;
+    assert_eq!(rig.calls(), calls, "nobody watches any more");
+}
+
+#[tokio::test]
+async fn stale_while_revalidating() {
+    let rig = Rig::with_tasks(finished(3)).await;
+    let client = rig.client();
+    rig.until(client.list(all())).await.expect("answered");
+    rig.run_for(7 * SECOND).await;
+    rig.add([Task::running(&image(77), HOUR)]);
+    let stale = rig.until(client.list(all())).await.expect("answered");
+    assert_eq!(
+        cache_status(&stale),
+        "amistore-gateway; hit; ttl=-2; detail=stale-while-revalidate"
+    );
+    assert_eq!(stale.get_ref().tasks.len(), 3);
+    rig.run_for(SECOND).await;
+    assert_eq!(rig.calls(), 2, "refreshed behind the answer");
+    let fresh = rig.until(client.list(all())).await.expect("answered");
+    assert_eq!((fresh.get_ref().tasks.len(), rig.calls()), (4, 2));
+}
+
+/// DESIGN §9.9
+#[tokio::test]
+async fn a_transient_error_never_replaces_good_data_and_is_never_stored() {
+    let rig = Rig::with_tasks(finished(3)).await;
+    let client = rig.client();
+    rig.until(client.list(all())).await.expect("answered");
+    rig.run_for(60 * SECOND).await;
+    rig.simulator.set_fault(Some(Fault::error(503, "Unavailable")));
+    let stale = rig.until(client.list(all())).await.expect("answered");
+    let status = cache_status(&stale);
+    assert!(
+        status.contains("hit; ttl=-") && status.ends_with("detail=\"stale-if-error: Unavailable\""),
+        "{status}"
+    );
+    assert_eq!(stale.get_ref().tasks.len(), 3);
+    let bounded = rig.until(client.list(at_most(30, all()))).await.expect_err("named a bound");
+    assert_eq!(bounded.code(), Code::Unavailable);
+    rig.run_for(300 * SECOND).await;
+    let too_old = rig.until(client.list(all())).await.expect_err("past five minutes");
+    assert_eq!(too_old.code(), Code::Unavailable);
+    rig.simulator.set_fault(None);
+    let healed = rig.until(client.list(all())).await.expect("healed at once");
+    assert_eq!(healed.get_ref().tasks.len(), 3);
+}
+
+#[tokio::test]
+async fn a_spent_budget_gives_the_old_answer_or_makes_wait() {
+    let mut setup = Setup::default();
+    setup.gateway.ec2.rate.burst = 2;
+    setup.gateway.ec2.rate.per_second = 0.01;
+    let rig = setup.start().await;
+    rig.add(finished(3));
+    let client = rig.client();
+    for _ in 0..2 {
+        rig.until(client.list(at_most(0, all()))).await.expect("answered");
+    }
+    rig.run_for(20 * SECOND).await;
+    let stale = rig.until(client.list(all())).await.expect("answered");
+    assert_eq!(
+        cache_status(&stale),
+        "amistore-gateway; hit; ttl=-15; detail=\"stale-if-error: call budget spent\""
+    );
+    let waits = rig.until(client.list(at_most(0, all()))).await.expect_err("30 s are not enough");
+    assert_eq!(
+        (waits.code(), reason(&waits).1.as_str()),
+        (Code::DeadlineExceeded, "DEADLINE_EXCEEDED")
+    );
+    assert_eq!(rig.calls(), 2);
+}
+
+/// DESIGN §9.8
+#[tokio::test]
+async fn calls_stay_within_the_budget_in_every_window_retries_counted() {
+    let rig = Rig::with_tasks(finished(3)).await;
+    let client = rig.client();
+    rig.simulator.set_fault(Some(Fault::error(503, "Unavailable")));
+    let storm = async {
+        loop {
+            let asked = client.list(at_most(0, all()));
+            // An error is what is expected; how many calls it cost is what matters.
+            let _ = tokio::time::timeout(SECOND, asked).await;
+        }
+    };
+    tokio::select! {
+        () = storm => {}
+        () = rig.run_for(600 * SECOND) => {}
+    }
+    let journal = rig.simulator.journal();
+    let at: Vec<_> = journal.entries().map(|entry| entry.at.as_secs_f64()).collect();
+    assert!(at.len() > 200, "it was a storm: {}", at.len());
+    for (first, from) in at.iter().enumerate() {
+        for (last, to) in at.iter().enumerate().skip(first) {
+            let calls = last - first + 1;
+            let allowed = 40.0 + 0.4 * (to - from) + 1.0;
+            assert!(calls as f64 <= allowed, "{calls} calls in {} s", to - from);
+        }
+    }
+}
+
+#[tokio::test]
+async fn throttling_halves_the_rate() {
+    let rig = Rig::with_tasks(finished(3)).await;
+    let client = rig.client();
+    rig.simulator.script([Fault::error(503, "RequestLimitExceeded")]);
+    let began = tokio::time::Instant::now();
+    let answer = rig.until(client.list(all())).await.expect("tried again");
+    assert_eq!(answer.get_ref().tasks.len(), 3);
+    assert!(
+        began.elapsed() >= 5 * SECOND,
+        "an empty bucket at 0.2 a second: {:?}",
+        began.elapsed()
+    );
+}
+
+/// DESIGN §9.4
+#[tokio::test]
+async fn one_bad_id_never_fails_another_caller() {
+    for names_the_id in [true, false] {
+        let rig = Rig::with_tasks(finished(400)).await;
+        let client = rig.client();
+        rig.until(client.list(all())).await.expect("the head page is known");
+        if !names_the_id {
+            // EC2 says that there is a bad one, and not which: until it stands alone.
+            rig.simulator.set_mute_about_images(true);
+        }
+        let bad = "ami-0000000000000bad0".to_owned();
+        let images: Vec<_> = (300..319).map(image).chain([bad.clone()]).collect();
+        let lists = images.iter().map(|id| client.list(of_images([id.clone()])));
+        let answers = rig.until(join_all(lists)).await;
+        let (good, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+        assert_eq!((good.len(), refused.len()), (19, 1));
+        let status = refused[0].as_ref().expect_err("refused");
+        assert_eq!(status.code(), Code::NotFound);
+        assert_eq!(
+            reason(status),
+            ("ec2.amazonaws.com".to_owned(), "InvalidAMIID.NotFound".to_owned())
+        );
+        let calls = rig.calls() - 1;
+        assert!(calls <= 10, "{calls} calls");
+        let again = rig.until(client.list(of_images([bad]))).await.expect_err("still refused");
+        assert_eq!(again.code(), Code::NotFound);
+        assert_eq!(rig.calls() - 1, calls, "remembered for a moment");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_remembered_for_a_moment_only() {
+    let rig = Rig::with_tasks(finished(3)).await;
+    let client = rig.client();
+    rig.simulator.script([Fault::error(403, "UnauthorizedOperation")]);
+    for _ in 0..100 {
+        let denied = rig.until(client.list(all())).await.expect_err("denied");
+        assert_eq!(denied.code(), Code::PermissionDenied);
+    }
+    assert_eq!(rig.calls(), 1, "a storm costs one call");
+    rig.until(client.list(at_most(0, all()))).await.expect("who insists is not told the old story");
+    rig.run_for(2 * SECOND).await;
+    rig.until(client.list(all())).await.expect("healed");
+}
+
+/// DESIGN §9.7, one bound of it
+#[tokio::test]
+async fn too_many_waiting_are_refused_and_those_who_wait_are_not_harmed() {
+    let mut setup = Setup::default();
+    setup.gateway.cache.max_waiting = 10;
+    setup.simulator.latency = SECOND;
+    let rig = setup.start().await;
+    rig.add(finished(3));
+    let client = rig.client();
+    let answers = rig.until(join_all((0..15).map(|_| client.list(all())))).await;
+    let (good, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!((good.len(), refused.len()), (10, 5));
+    let status = refused[0].as_ref().expect_err("refused");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(reason(status), ("amistore".to_owned(), "TOO_MANY_WAITING".to_owned()));
+    assert_eq!(pushback(status), Some(1000));
+}
+
+#[tokio::test]
+async fn an_answer_cut_short_is_asked_for_again() {
+    for wire in
+        [Wire::Reset, Wire::Truncated, Wire::MalformedXml, Wire::Html(502), Wire::Stall(HOUR)]
+    {
+        let rig = Rig::with_tasks(finished(3)).await;
+        rig.simulator.script([Fault::Wire(wire)]);
+        let answer = rig.until(rig.client().list(all())).await;
+        assert_eq!(answer.expect("answered").get_ref().tasks.len(), 3, "{wire:?}");
+        assert_eq!(rig.calls(), 2, "{wire:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_task_that_shows_late_is_found_and_never_lost_again() {
+    let mut setup = Setup::default();
+    setup.simulator.appear_after = 20 * SECOND;
+    let rig = setup.start().await;
+    rig.add(finished(3));
+    rig.simulator.add_image(REGION, &image(50));
+    let client = rig.client();
+    rig.until(client.list(all())).await.expect("answered");
+    let mut plan = rig.simulator.tasks(REGION)[0].clone();
+    plan.image_id = image(50);
+    plan.start = rig.simulator.now();
+    plan.listed_from = plan.start + 20 * SECOND;
+    rig.simulator.add_task(REGION, plan);
+    rig.run_for(10 * SECOND).await;
+    let early = rig.until(client.walk(at_most(0, of_images([image(50)])))).await;
+    assert!(early.is_empty());
+    rig.run_for(11 * SECOND).await;
+    let late = rig.until(client.walk(at_most(0, of_images([image(50)])))).await;
+    assert_eq!(images_of(&late), [image(50)]);
+}

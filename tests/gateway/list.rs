@@ -1,0 +1,237 @@
+//! `ListStoreImageTasks`: what it answers.
+
+use std::time::Duration;
+
+use amistore_gateway::proto::{ListStoreImageTasksRequest, StoreImageTaskState as State};
+use tonic::Code;
+
+use crate::support::{
+    BUCKET, REGION, Rig, Setup, Task, all, at_most, cache_status, finished, image, images_of,
+    of_images,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn an_empty_account_has_no_tasks_and_an_as_of() {
+    let rig = Rig::with_tasks([]).await;
+    let answer = rig.until(rig.client().list(all())).await.expect("answered").into_inner();
+    assert!(answer.tasks.is_empty() && answer.next_page_token.is_empty() && answer.as_of.is_some());
+}
+
+#[tokio::test]
+async fn every_field_is_filled() {
+    let rig = Rig::with_tasks([
+        Task::running(&image(1), 10 * MINUTE).aged(5 * MINUTE),
+        Task::done(&image(2), HOUR).into("other-bucket"),
+        Task::done(&image(3), 2 * HOUR).failing(40),
+    ])
+    .await;
+    let tasks = rig.until(rig.client().walk(all())).await;
+    assert_eq!(images_of(&tasks), [image(1), image(2), image(3)], "newest first");
+    let [running, done, failed] = &tasks[..] else { panic!("three") };
+    assert_eq!((running.account.as_str(), running.region.as_str()), ("default", REGION));
+    assert_eq!(running.bucket, BUCKET);
+    assert_eq!(running.object_key, format!("{}.bin", image(1)));
+    assert_eq!((running.state(), running.progress_percentage), (State::InProgress, 50));
+    assert_eq!(running.state_text, "InProgress");
+    assert_eq!(running.estimated_completion_time, None, "no basis yet");
+    assert_eq!((done.state(), done.progress_percentage), (State::Completed, 100));
+    assert_eq!(done.bucket, "other-bucket");
+    assert_eq!((failed.state(), failed.progress_percentage), (State::Failed, 40));
+    assert_eq!(failed.failure_reason, "a snapshot is gone");
+    let planned = rig.simulator.tasks(REGION);
+    let starts: Vec<_> = tasks.iter().map(|task| task.start_time.expect("a start")).collect();
+    let expected: Vec<_> =
+        planned.iter().map(|task| prost_types::Timestamp::from(task.start)).collect();
+    assert_eq!(starts, expected);
+}
+
+#[tokio::test]
+async fn progress_gives_an_estimate_of_the_end() {
+    let rig = Rig::with_tasks([Task::running(&image(1), 10 * MINUTE)]).await;
+    let client = rig.client();
+    rig.until(client.list(all())).await.expect("answered");
+    rig.run_for(2 * MINUTE).await;
+    let answer = rig.until(client.list(at_most(0, all()))).await.expect("answered").into_inner();
+    let task = &answer.tasks[0];
+    let end = task.estimated_completion_time.expect("an estimate").seconds;
+    let planned = task.start_time.expect("a start").seconds + 600;
+    assert!((end - planned).abs() <= 30, "{end} for {planned}");
+}
+
+#[tokio::test]
+async fn filters_by_state_and_bucket() {
+    let rig = Rig::with_tasks([
+        Task::running(&image(1), HOUR),
+        Task::done(&image(2), HOUR).into("other-bucket"),
+        Task::done(&image(3), 2 * HOUR),
+        Task::done(&image(4), 3 * HOUR).failing(40),
+    ])
+    .await;
+    let client = rig.client();
+    let ask = async |states: &[State], buckets: &[&str]| {
+        let request = ListStoreImageTasksRequest {
+            states: states.iter().map(|state| (*state).into()).collect(),
+            buckets: buckets.iter().map(ToString::to_string).collect(),
+            ..all()
+        };
+        let tasks = rig.until(client.walk(request)).await;
+        tasks.into_iter().map(|task| task.image_id).collect::<Vec<_>>()
+    };
+    assert_eq!(ask(&[State::Completed], &[]).await, [image(2), image(3)]);
+    assert_eq!(ask(&[State::InProgress, State::Failed], &[]).await, [image(1), image(4)]);
+    assert_eq!(ask(&[], &["other-bucket"]).await, [image(2)]);
+    assert_eq!(ask(&[State::Completed], &[BUCKET]).await, [image(3)]);
+    assert!(ask(&[], &["no-such-bucket"]).await.is_empty());
+    assert_eq!(rig.calls(), 1, "one listing answers all of them");
+}
+
+#[tokio::test]
+async fn images_alone_give_the_latest_task_of_each_and_filters_all_tasks() {
+    let rig = Rig::with_tasks([
+        Task::running(&image(1), HOUR),
+        Task::done(&image(1), 2 * HOUR).into("other-bucket"),
+        Task::done(&image(2), 3 * HOUR),
+    ])
+    .await;
+    rig.simulator.add_image(REGION, &image(9));
+    let client = rig.client();
+    let both = of_images([image(2), image(1), image(1), image(9)]);
+    let tasks = rig.until(client.walk(both.clone())).await;
+    assert_eq!(images_of(&tasks), [image(1), image(2)], "the latest of each; 9 has none");
+    assert_eq!(tasks[0].state(), State::InProgress);
+    let done = ListStoreImageTasksRequest { states: vec![State::Completed.into()], ..both.clone() };
+    let tasks = rig.until(client.walk(done)).await;
+    assert_eq!(images_of(&tasks), [image(1), image(2)], "older tasks included");
+    assert_eq!(tasks[0].bucket, "other-bucket");
+    let paged = ListStoreImageTasksRequest { page_size: 1, ..both };
+    let page = rig.until(client.list(paged.clone())).await.expect("answered").into_inner();
+    assert_eq!(images_of(&page.tasks), [image(1)]);
+    assert_eq!(images_of(&rig.until(client.walk(paged)).await), [image(1), image(2)]);
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_on_the_head_page_is_looked_up() {
+    let rig = Rig::with_tasks(finished(450)).await;
+    let tasks = rig.until(rig.client().walk(of_images([image(444), image(3)]))).await;
+    assert_eq!(images_of(&tasks), [image(3), image(444)]);
+    assert_eq!(
+        rig.questions(),
+        ["MaxResults=200".to_owned(), format!("ImageId.1={}", image(444))],
+        "the head page has 3, a look-up 444"
+    );
+}
+
+#[tokio::test]
+async fn pages_of_every_size_walk_the_whole_account() {
+    let rig = Rig::with_tasks(finished(450)).await;
+    let client = rig.client();
+    let expected: Vec<_> = (0..450).map(image).collect();
+    for page_size in [0, 1, 7, 100, 200, 449, 450, 1000, i32::MAX] {
+        let request = ListStoreImageTasksRequest { page_size, ..all() };
+        let tasks = rig.until(client.walk(request)).await;
+        assert_eq!(images_of(&tasks), expected, "page size {page_size}");
+    }
+    let defaulted = rig.until(client.list(all())).await.expect("answered").into_inner();
+    assert_eq!(defaulted.tasks.len(), 100);
+}
+
+/// DESIGN §9.5
+#[tokio::test]
+async fn a_walk_returns_each_task_that_existed_throughout_exactly_once() {
+    let rig = Rig::with_tasks(finished(450)).await;
+    let client = rig.client();
+    let mut request = ListStoreImageTasksRequest { page_size: 40, ..all() };
+    let mut seen = Vec::new();
+    for round in 0.. {
+        let page = rig.until(client.list(request.clone())).await.expect("a page").into_inner();
+        seen.extend(page.tasks.into_iter().map(|task| task.image_id));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+        // A busy account: more than a page of EC2's is new between two pages of ours.
+        rig.add((0..60).map(|new| Task::done(&image(10_000 + 100 * round + new), Duration::ZERO)));
+        rig.run_for(Duration::from_secs(30)).await;
+    }
+    let old: Vec<_> = seen.into_iter().filter(|id| *id < image(10_000)).collect();
+    assert_eq!(old, (0..450).map(image).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_page_token_outlives_the_gateway_that_gave_it() {
+    let first = Rig::with_tasks([]).await;
+    let second = Rig::with_tasks([]).await;
+    let story: Vec<_> = finished(30).collect();
+    first.add(story.clone());
+    let request = ListStoreImageTasksRequest { page_size: 20, ..all() };
+    let page =
+        first.until(first.client().list(request.clone())).await.expect("a page").into_inner();
+    for task in first.simulator.tasks(REGION) {
+        second.simulator.add_task(REGION, task);
+    }
+    let next = ListStoreImageTasksRequest { page_token: page.next_page_token, ..request };
+    let rest = second.until(second.client().walk(next)).await;
+    assert_eq!(images_of(&rest), (20..30).map(image).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_walk_survives_that_ec2_takes_its_token_no_longer() {
+    let mut setup = Setup::default();
+    setup.simulator.token_ttl = Duration::from_secs(60);
+    let rig = setup.start().await;
+    rig.add(finished(650));
+    let client = rig.client();
+    let request = ListStoreImageTasksRequest { page_size: 200, ..all() };
+    let mut tasks = Vec::new();
+    let mut token = String::new();
+    loop {
+        let request = ListStoreImageTasksRequest { page_token: token, ..request.clone() };
+        let page = rig.until(client.list(request)).await.expect("a page").into_inner();
+        tasks.extend(page.tasks);
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+        rig.run_for(2 * MINUTE).await;
+    }
+    assert_eq!(images_of(&tasks), (0..650).map(image).collect::<Vec<_>>());
+    let refused = rig
+        .simulator
+        .journal()
+        .entries()
+        .filter(|entry| entry.answer == "InvalidNextToken")
+        .count();
+    assert!(refused > 0, "the case was met");
+}
+
+#[tokio::test]
+async fn regions_are_worlds_of_their_own() {
+    let rig = Rig::with_tasks(finished(1)).await;
+    let client = rig.client();
+    let there = ListStoreImageTasksRequest { region: "eu-west-1".to_owned(), ..all() };
+    assert!(rig.until(client.walk(there)).await.is_empty());
+    assert_eq!(rig.until(client.walk(all())).await.len(), 1);
+    assert_eq!(rig.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_dry_run_asks_for_permission_every_time_and_nothing_else() {
+    let rig = Rig::with_tasks(finished(3)).await;
+    let client = rig.client();
+    rig.until(client.list(all())).await.expect("answered");
+    let dry = ListStoreImageTasksRequest { dry_run: true, ..all() };
+    for calls in [2, 3] {
+        let answer = rig.until(client.list(dry.clone())).await.expect("permitted");
+        assert_eq!(answer.metadata().get("x-ec2-code").expect("a code"), "DryRunOperation");
+        assert_eq!(cache_status(&answer), "amistore-gateway; fwd=bypass");
+        assert!(answer.get_ref().tasks.is_empty());
+        assert_eq!(rig.calls(), calls);
+    }
+    rig.simulator.script([amistore_gateway::simulator::Fault::error(403, "UnauthorizedOperation")]);
+    let denied = rig.until(client.list(dry)).await.expect_err("denied");
+    assert_eq!(denied.code(), Code::PermissionDenied);
+    rig.until(client.list(all())).await.expect("what is cached is not touched by it");
+}

@@ -1,0 +1,171 @@
+//! What stands beside the contract on the port, and how the server ends.
+
+use std::time::Duration;
+
+use amistore_gateway::{proto::FILE_DESCRIPTOR_SET, server::ServeError};
+use prost::Message as _;
+use tonic::Code;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tonic_reflection::pb::{v1, v1alpha};
+
+use crate::support::{Rig, Setup, Task, all, finished, image, pushback, reason, watch_of};
+
+const SERVICE: &str = "amistore.v1.StoreImageTaskService";
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn health_serves_per_service() {
+    let rig = Rig::with_tasks([]).await;
+    let mut health = HealthClient::new(rig.channel());
+    for service in ["", SERVICE] {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let answer = rig.until(health.check(request)).await.expect("answered").into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving);
+    }
+    let other = HealthCheckRequest { service: "no.such.Service".to_owned() };
+    assert_eq!(rig.until(health.check(other)).await.expect_err("unknown").code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn reflection_v1_lists_the_services() {
+    use v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let rig = Rig::with_tasks([]).await;
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut client = ServerReflectionClient::new(rig.channel());
+    let answer = rig.until(client.server_reflection_info(tokio_stream::once(request))).await;
+    let mut answers = answer.expect("answered").into_inner();
+    let answer = rig.until(answers.message()).await.expect("no error").expect("an answer");
+    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+        panic!()
+    };
+    let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
+    assert!(
+        names.contains(&SERVICE.to_owned()) && names.contains(&"grpc.health.v1.Health".to_owned()),
+        "{names:?}"
+    );
+}
+
+#[tokio::test]
+async fn reflection_v1alpha_describes_the_contract() {
+    use v1alpha::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let rig = Rig::with_tasks([]).await;
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::FileContainingSymbol(SERVICE.to_owned())),
+    };
+    let mut client = ServerReflectionClient::new(rig.channel());
+    let answer = rig.until(client.server_reflection_info(tokio_stream::once(request))).await;
+    let mut answers = answer.expect("answered").into_inner();
+    let answer = rig.until(answers.message()).await.expect("no error").expect("an answer");
+    let Some(MessageResponse::FileDescriptorResponse(files)) = answer.message_response else {
+        panic!()
+    };
+    let file =
+        prost_types::FileDescriptorProto::decode(&*files.file_descriptor_proto[0]).expect("a file");
+    assert_eq!(file.package(), "amistore.v1");
+    assert!(file.source_code_info.is_some(), "comments included");
+}
+
+#[test]
+fn the_descriptor_set_has_the_whole_contract() {
+    let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("a set");
+    let names: Vec<_> = set.file.iter().map(prost_types::FileDescriptorProto::name).collect();
+    assert!(names.contains(&"amistore/v1/store_image_task_service.proto"), "{names:?}");
+    assert!(names.contains(&"google/protobuf/timestamp.proto"), "{names:?}");
+}
+
+/// DESIGN §9.10
+#[tokio::test]
+async fn a_drain_loses_no_accepted_request() {
+    let mut setup = Setup::default();
+    setup.simulator.latency = 2 * SECOND;
+    let mut rig = setup.start().await;
+    rig.add(finished(3));
+    rig.add([Task::running(&image(50), HOUR)]);
+    let client = rig.client();
+    let mut stream = rig.until(client.watch(watch_of(&image(50)))).await.expect("open");
+    rig.until(stream.message()).await.expect("no error").expect("the state");
+    let mut health = HealthClient::new(rig.channel());
+    let request = HealthCheckRequest { service: SERVICE.to_owned() };
+    let watching = rig.until(health.watch(request)).await.expect("open");
+    let mut watching = watching.into_inner();
+    assert_eq!(
+        rig.until(watching.message()).await.expect("ok").expect("a status").status(),
+        ServingStatus::Serving
+    );
+    rig.run_for(60 * SECOND).await;
+
+    let unary = tokio::spawn({
+        let client = client.clone();
+        async move { client.list(crate::support::at_most(0, all())).await }
+    });
+    rig.run_for(SECOND).await;
+    rig.stop.cancel();
+
+    let health = rig.until(watching.message()).await.expect("no error").expect("a status");
+    assert_eq!(health.status(), ServingStatus::NotServing);
+    let ended = rig.until(async {
+        loop {
+            match stream.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("ended with OK"),
+                Err(status) => return status,
+            }
+        }
+    });
+    let ended = ended.await;
+    assert_eq!((ended.code(), reason(&ended).1.as_str()), (Code::Unavailable, "SHUTTING_DOWN"));
+    assert!((500..=2500).contains(&pushback(&ended).expect("a pushback")));
+    let answer = rig.until(unary).await.expect("not cancelled").expect("finished");
+    assert_eq!(answer.into_inner().tasks.len(), 4);
+    let served = rig.served.take().expect("once");
+    rig.until(served).await.expect("no panic").expect("drained");
+    let refused = rig.until(rig.client().list(all())).await.expect_err("closed");
+    assert_eq!(refused.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_ever() {
+    let mut setup = Setup::default();
+    setup.simulator.latency = HOUR;
+    setup.gateway.request_timeout = HOUR;
+    setup.gateway.ec2.attempt_timeout = HOUR;
+    let mut rig = setup.start().await;
+    let client = rig.client();
+    let stuck = tokio::spawn(async move { client.list(all()).await });
+    rig.run_for(SECOND).await;
+    rig.stop.cancel();
+    let began = tokio::time::Instant::now();
+    let served = rig.served.take().expect("once");
+    let ended = rig.until(served).await.expect("no panic");
+    assert!(matches!(ended, Err(ServeError::Undrained(_))), "{ended:?}");
+    assert!((35..40).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    stuck.abort();
+}
+
+#[tokio::test]
+async fn our_own_deadline_is_deadline_exceeded() {
+    let mut setup = Setup::default();
+    setup.simulator.latency = HOUR;
+    setup.gateway.ec2.attempt_timeout = HOUR;
+    let rig = setup.start().await;
+    let status = rig.until(rig.client().list(all())).await.expect_err("30 s are over");
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    let mut request = tonic::Request::new(all());
+    request.metadata_mut().insert("grpc-timeout", "1S".parse().expect("ASCII"));
+    let status =
+        rig.until(rig.client().0.list_store_image_tasks(request)).await.expect_err("1 s is over");
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+}
