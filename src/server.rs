@@ -149,8 +149,11 @@ fn service(settings: Settings, connect: Connect, draining: CancellationToken) ->
     }
 }
 
+/// The contract, health, and the details of errors, so that a client without any of them at hand
+/// can read all that it gets.
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }

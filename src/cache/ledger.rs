@@ -450,3 +450,135 @@ impl Comparable<ByImage> for ImageProbe<'_> {
         self.0.cmp(&task.0.key.image_id).then(std::cmp::Ordering::Less)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cache::testing::{Clock, answer, image_id, images, next_page, token},
+        domain::TaskState,
+    };
+
+    const RUNNING: TaskState = TaskState::InProgress;
+
+    #[test]
+    fn a_merge_keeps_what_an_older_ledger_shows() {
+        let clock = Clock::new();
+        let first =
+            Ledger::default().merge(&Call::Head, &answer(clock.done(1..=3), None), clock.at(0));
+        let second = first.merge(&Call::Head, &answer(clock.done(0..=3), None), clock.at(5));
+        assert_eq!(images(&first).len(), 3);
+        assert_eq!(images(&second), [0, 1, 2, 3].map(image_id));
+        assert!(second.version() > first.version());
+    }
+
+    #[test]
+    fn a_merge_takes_news_and_never_turns_back_or_loses() {
+        let clock = Clock::new();
+        let task = |state, progress| answer(vec![clock.task(1, 10, state, progress)], None);
+        let mut ledger = Ledger::default().merge(&Call::Head, &task(RUNNING, 10), clock.at(0));
+        for (second, news, expected) in [
+            (1, task(RUNNING, 20), 20),
+            (2, task(RUNNING, 15), 20),
+            (3, answer(vec![], None), 20),
+            (4, task(TaskState::Completed, 100), 100),
+            (5, task(RUNNING, 30), 100),
+        ] {
+            ledger = ledger.merge(&Call::Head, &news, clock.at(second));
+            let known = ledger.latest(&image_id(1), None).expect("not lost");
+            assert_eq!(known.progress, expected, "after second {second}");
+            let listed = ledger.tasks_after(None).next().expect("not lost");
+            assert!(Arc::ptr_eq(known, listed), "both orders hold the same");
+        }
+        assert_eq!(
+            ledger.told(&ledger.tasks_after(None).next().expect("it").key),
+            None,
+            "finished"
+        );
+    }
+
+    #[test]
+    fn a_page_tells_of_what_it_leaves_out_and_a_look_up_of_what_it_is_asked() {
+        let clock = Clock::new();
+        let running = [1, 2, 3].map(|image| clock.task(image, image, RUNNING, 0));
+        let ledger = Ledger::default()
+            .merge(&Call::Head, &answer(running[..2].to_vec(), Some("a")), clock.at(0))
+            .merge(&next_page(&running[1], "a"), &answer(running[2..].to_vec(), None), clock.at(1));
+        let told =
+            |ledger: &Ledger| running.each_ref().map(|task| ledger.told(&task.key).expect("known"));
+        assert_eq!(told(&ledger), [clock.at(0), clock.at(0), clock.at(1)]);
+        let ledger =
+            ledger.merge(&Call::Head, &answer(running[1..2].to_vec(), Some("b")), clock.at(2));
+        assert_eq!(
+            told(&ledger),
+            [clock.at(2), clock.at(2), clock.at(1)],
+            "also of the first, which was left out"
+        );
+        let lookup = Call::Images(vec![image_id(3)]);
+        let ledger = ledger.merge(&lookup, &answer(vec![], None), clock.at(3));
+        assert_eq!(told(&ledger), [clock.at(2), clock.at(2), clock.at(3)]);
+    }
+
+    #[test]
+    fn a_look_up_does_not_tell_of_a_task_that_a_newer_one_hides() {
+        let clock = Clock::new();
+        let (older, newer) = (clock.task(1, 20, RUNNING, 0), clock.task(1, 10, RUNNING, 0));
+        let both = answer(vec![newer.clone(), older.clone()], None);
+        let ledger = Ledger::default().merge(&Call::Head, &both, clock.at(0)).merge(
+            &Call::Images(vec![image_id(1)]),
+            &answer(vec![newer.clone()], None),
+            clock.at(9),
+        );
+        assert_eq!(ledger.told(&newer.key), Some(clock.at(9)));
+        assert_eq!(ledger.told(&older.key), Some(clock.at(0)));
+    }
+
+    #[test]
+    fn what_is_missing_for_five_minutes_is_gone() {
+        let clock = Clock::new();
+        let there = answer(vec![clock.task(1, 10, RUNNING, 5)], None);
+        let ledger = Ledger::default().merge(&Call::Head, &there, clock.at(0));
+        let empty = answer(vec![], None);
+        let ledger = ledger.merge(&Call::Head, &empty, clock.at(300));
+        assert_eq!(images(&ledger).len(), 1, "one answer without it means nothing");
+        let ledger = ledger.merge(&Call::Head, &empty, clock.at(301));
+        assert!(images(&ledger).is_empty() && ledger.latest(&image_id(1), None).is_none());
+    }
+
+    #[test]
+    fn what_is_older_than_31_days_goes() {
+        let clock = Clock::new();
+        let days = 24 * 60;
+        let tasks = answer(clock.done([1, 31 * days - 1, 31 * days + 1]), None);
+        let ledger = Ledger::default().merge(&Call::Head, &tasks, clock.at(0));
+        assert_eq!(images(&ledger), [1, 31 * days - 1].map(image_id));
+        let ledger = ledger.merge(&Call::Head, &answer(clock.done([1]), None), clock.at(120));
+        assert_eq!(images(&ledger), [image_id(1)]);
+    }
+
+    #[test]
+    fn the_estimate_goes_by_what_was_seen() {
+        let clock = Clock::new();
+        let task = |progress| answer(vec![clock.task(1, 10, RUNNING, progress)], None);
+        let estimate = |ledger: &Ledger| {
+            ledger.estimated_completion(ledger.latest(&image_id(1), None).expect("known"))
+        };
+        let ledger = Ledger::default().merge(&Call::Head, &task(20), clock.at(0));
+        assert_eq!(estimate(&ledger), None, "no basis");
+        let ledger = ledger.merge(&Call::Head, &task(40), clock.at(100));
+        assert_eq!(estimate(&ledger), Some(clock.at(400).wall), "5 s a percent, 60 left");
+        let ledger = ledger.merge(&Call::Head, &task(40), clock.at(200));
+        assert_eq!(estimate(&ledger), Some(clock.at(800).wall), "it stood still: 10 s a percent");
+    }
+
+    #[test]
+    fn a_refused_token_is_forgotten_everywhere() {
+        let clock = Clock::new();
+        let page = answer(clock.done(1..=3), Some("a"));
+        let ledger =
+            Ledger::default().merge(&Call::Head, &page, clock.at(0)).forget_token(&token("a"));
+        assert_eq!(ledger.ground().next(), None);
+        assert_eq!(ledger.head().expect("a head").next, None);
+        assert_eq!(images(&ledger).len(), 3);
+    }
+}

@@ -13,6 +13,8 @@ mod outcome;
 mod page;
 mod plan;
 mod scope;
+#[cfg(test)]
+mod testing;
 
 use std::{
     collections::HashMap,

@@ -226,3 +226,205 @@ fn task_lack(ledger: &Ledger, since: Instant, key: &TaskKey) -> Lack {
         Lack::Deeper(Some(key.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cache::testing::{Clock, answer, image_id, next_page, token},
+        domain::{StoreImageTask, TaskState},
+    };
+
+    /// A clock, and a ledger of an account with tasks 1 to 400: the head page read down to 200 at
+    /// second 0, and the page below it down to 400 at second 1. Task 150 and 350 run, and a newer
+    /// task hides another one of image 150 at 300.
+    struct Story {
+        clock: Clock,
+        tasks: Vec<StoreImageTask>,
+        ledger: Ledger,
+    }
+
+    impl Story {
+        fn new(whole: bool) -> Self {
+            let clock = Clock::new();
+            let mut tasks = clock.done(1..=400);
+            for running in [150, 350] {
+                tasks[running - 1] =
+                    clock.task(running as u64, running as u64, TaskState::InProgress, 5);
+            }
+            tasks[299] = clock.task(150, 300, TaskState::InProgress, 7);
+            let end = (!whole).then_some("b");
+            let ledger = Ledger::default()
+                .merge(&Call::Head, &answer(tasks[..200].to_vec(), Some("a")), clock.at(0))
+                .merge(
+                    &next_page(&tasks[199], "a"),
+                    &answer(tasks[200..].to_vec(), end),
+                    clock.at(1),
+                );
+            Self { clock, tasks, ledger }
+        }
+
+        fn demand(&self, need: Need, since: u64) -> Demand {
+            Demand { need, since: self.clock.at(since).instant }
+        }
+
+        fn call(&self, demands: &[Demand]) -> Option<Call> {
+            next_call(&self.ledger, demands.iter(), &Suspects::default(), 0)
+        }
+    }
+
+    fn listing(count: usize) -> Need {
+        Need::Listing { filter: TaskFilter::default(), after: None, count }
+    }
+
+    fn latest(images: impl IntoIterator<Item = u64>) -> Need {
+        Need::Latest { images: images.into_iter().map(image_id).collect(), bucket: None }
+    }
+
+    fn images(numbers: impl IntoIterator<Item = u64>) -> Option<Call> {
+        Some(Call::Images(numbers.into_iter().map(image_id).collect()))
+    }
+
+    #[test]
+    fn the_next_call_for_one_need() {
+        let story = Story::new(false);
+        let task = |number: usize| Need::Task(story.tasks[number - 1].key.clone());
+        let next = |name: &str, after: usize| Some(next_page(&story.tasks[after - 1], name));
+        for (what, need, since, expected) in [
+            ("known and fresh", listing(100), 0, None),
+            ("the top, stale", listing(100), 2, Some(Call::Head)),
+            ("as deep as known", listing(400), 0, None),
+            ("deeper than known", listing(401), 0, next("b", 400)),
+            ("deeper, but the top is stale", listing(401), 2, Some(Call::Head)),
+            ("a finished image on the head page", latest([10]), 2, Some(Call::Head)),
+            ("a running image on the head page", latest([150]), 2, Some(Call::Head)),
+            ("a finished image below it", latest([390]), 2, Some(Call::Head)),
+            (
+                "a running image below it: the head page would not tell",
+                latest([350]),
+                2,
+                images([350]),
+            ),
+            ("an unknown image: nor here", latest([999]), 0, images([999])),
+            ("several at once", latest([999, 1000]), 0, images([999, 1000])),
+            ("a task that is over", task(10), 9, None),
+            ("a running task on the head page", task(150), 2, Some(Call::Head)),
+            ("a running task below it", task(350), 2, images([350])),
+            ("a running task that a newer one hides", task(300), 2, next("a", 200)),
+        ] {
+            assert_eq!(story.call(&[story.demand(need, since)]), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn an_empty_ledger_begins_with_the_head_page() {
+        let clock = Clock::new();
+        let since = clock.at(0).instant;
+        for need in [listing(1), listing(1000), latest([1]), latest(1..=100)] {
+            let demand = Demand { need, since };
+            let call =
+                next_call(&Ledger::default(), [&demand].into_iter(), &Suspects::default(), 0);
+            assert_eq!(call, Some(Call::Head), "{demand:?}");
+        }
+        assert_eq!(next_call(&Ledger::default(), [].into_iter(), &Suspects::default(), 0), None);
+    }
+
+    #[test]
+    fn a_head_page_serves_all_kinds_of_needs() {
+        let mut story = Story::new(true);
+        let needs = [listing(100), latest([10]), latest([390]), latest([999]), listing(150)];
+        let demands = needs.map(|need| story.demand(need, 2));
+        assert_eq!(story.call(&demands), Some(Call::Head));
+        let page = answer(story.tasks[..200].to_vec(), Some("c"));
+        story.ledger = story.ledger.merge(&Call::Head, &page, story.clock.at(2));
+        assert_eq!(story.call(&demands), None, "also that image 999 has no task: the end is known");
+    }
+
+    #[test]
+    fn a_refresh_of_the_whole_list_asks_only_for_what_is_unfinished_below_the_head_page() {
+        let mut story = Story::new(true);
+        let demands = [story.demand(listing(400), 2)];
+        let mut calls = Vec::new();
+        while let Some(call) = story.call(&demands) {
+            let tasks = match &call {
+                Call::Head => answer(story.tasks[..200].to_vec(), Some("c")),
+                Call::Next { .. } => answer(story.tasks[200..].to_vec(), None),
+                Call::Images(_) => answer(vec![story.tasks[349].clone()], None),
+            };
+            story.ledger =
+                story.ledger.merge(&call, &tasks, story.clock.at(2 + calls.len() as u64));
+            calls.push(call);
+            assert!(calls.len() < 10, "{calls:?}");
+        }
+        let [Call::Head, Call::Images(asked), Call::Next { token: next, .. }] = &calls[..] else {
+            panic!("{calls:?}");
+        };
+        assert_eq!(
+            (asked, next),
+            (&vec![image_id(350)], &token("c")),
+            "and walks to the hidden one"
+        );
+    }
+
+    #[test]
+    fn look_ups_are_batched_by_twenty_without_duplicates() {
+        let story = Story::new(false);
+        let demands = [1000..=1015, 1010..=1100].map(|range| story.demand(latest(range), 0));
+        assert_eq!(story.call(&demands), images(1000..=1019));
+    }
+
+    #[test]
+    fn urgent_needs_go_first_and_a_walk_does_not_wait_for_ever() {
+        let story = Story::new(false);
+        let demands = [story.demand(listing(1000), 0), story.demand(latest([999]), 0)];
+        assert_eq!(story.call(&demands), images([999]));
+        let call = next_call(&story.ledger, demands.iter(), &Suspects::default(), URGENT_IN_A_ROW);
+        assert!(matches!(call, Some(Call::Next { .. })), "{call:?}");
+    }
+
+    #[test]
+    fn a_walk_whose_token_was_refused_begins_anew_over_known_ground() {
+        let mut story = Story::new(false);
+        let demands = [story.demand(listing(1000), 0)];
+        story.ledger = story.ledger.forget_token(&token("b"));
+        assert_eq!(story.call(&demands), Some(next_page(&story.tasks[199], "a")));
+        story.ledger = story.ledger.forget_token(&token("a"));
+        assert_eq!(story.call(&demands), Some(Call::Head));
+    }
+
+    #[test]
+    fn a_bucket_that_a_look_up_did_not_name_is_found_by_walking() {
+        let mut story = Story::new(false);
+        let bucket = Some(BucketName::parse("other-bucket").expect("valid"));
+        let need = Need::Latest { images: [image_id(999)].into(), bucket };
+        let demands = [story.demand(need, 0)];
+        assert_eq!(story.call(&demands), images([999]));
+        let found = answer(vec![story.clock.task(999, 5000, TaskState::Completed, 100)], None);
+        let call = Call::Images(vec![image_id(999)]);
+        story.ledger = story.ledger.merge(&call, &found, story.clock.at(2));
+        assert_eq!(story.call(&demands), Some(next_page(&story.tasks[399], "b")));
+    }
+
+    #[test]
+    fn a_bad_image_among_twenty_is_found_in_at_most_ten_calls() {
+        let all: Vec<_> = (0..20).map(image_id).collect();
+        for bad in &all {
+            let mut suspects = Suspects::default();
+            let mut open = all.clone();
+            let mut calls = 0;
+            while let Some(asked) = batch(open.clone(), &suspects) {
+                calls += 1;
+                match asked.as_slice() {
+                    images if !images.contains(bad) => suspects.answered(images),
+                    [_] => suspects.refused(&asked),
+                    images => {
+                        suspects.failed(images);
+                        continue;
+                    }
+                }
+                open.retain(|image| !asked.contains(image));
+            }
+            assert!(calls <= 10, "{calls} calls for {bad}");
+        }
+    }
+}

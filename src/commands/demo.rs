@@ -15,7 +15,7 @@ use tokio::{task::JoinSet, time::interval};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Failure, listen, progress::Progress, say, simulate, stopped};
+use super::{Failure, Stop, listen, progress::Progress, say, simulate};
 use crate::{
     config::positive_number,
     domain::{Region, wall_clock},
@@ -80,6 +80,7 @@ impl Demo {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
         let gateway = listen(&self.listen, "--listen").await?;
         let ec2 = listen(&self.simulator_listen, "--simulator-listen").await?;
+        let signal = Stop::listen()?;
         let (address, ec2_address) = (gateway.local_addr()?, ec2.local_addr()?);
         let settings = simulator::Settings {
             seed: self.seed,
@@ -108,7 +109,7 @@ impl Demo {
         let show = show(&self, address, &simulator, &running, &count);
         tokio::select! {
             shown = show => shown?,
-            signal = stopped() => signal?,
+            () = signal.requested() => {}
         }
         stop.cancel();
         serving.await.map_err(Failure::said)??;

@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 
-use super::{Failure, listen, stopped};
+use super::{Failure, Stop, listen};
 use crate::{
     cache,
     config::{duration, positive_duration, positive_number},
@@ -169,6 +169,7 @@ impl Serve {
         let ec2 = Ec2::from_environment(settings.ec2.clone()).await;
         settings.default_region = settings.default_region.or_else(|| ec2.default_region());
         let listener = listen(&self.listen, "--listen").await?;
+        let stop = Stop::listen()?;
         let regions: Vec<_> = settings.allowed_regions.iter().map(Region::as_str).collect();
         tracing::info!(
             listen = %listener.local_addr()?,
@@ -176,13 +177,8 @@ impl Serve {
             regions = if regions.is_empty() { "all".to_owned() } else { regions.join(",") },
             "serving amistore.v1.StoreImageTaskService, health and reflection"
         );
-        let signal = async {
-            if let Err(error) = stopped().await {
-                tracing::error!(%error, "cannot listen for signals; shutting down");
-            }
-        };
-        server::serve(listener, settings, ec2.connect(), signal).await?;
-        tracing::info!("stopped");
+        server::serve(listener, settings, ec2.connect(), stop.requested()).await?;
+        tracing::info!("Stop");
         Ok(ExitCode::SUCCESS)
     }
 }

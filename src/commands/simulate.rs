@@ -4,7 +4,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
 
-use super::{Failure, listen, stopped};
+use super::{Failure, Stop, listen};
 use crate::{
     config::{duration, positive_duration, positive_number},
     domain::{Region, wall_clock},
@@ -114,6 +114,7 @@ impl Simulate {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
         let simulator = Arc::new(Simulator::new(self.world.settings()));
         let listener = listen(&self.listen, "--listen").await?;
+        let stop = Stop::listen()?;
         println!("# EC2 is simulated at {}; Ctrl-C ends it.", listener.local_addr()?);
         for (key, value) in environment(listener.local_addr()?, &self.world.regions) {
             super::say(format_args!("export {key}={value}"));
@@ -122,12 +123,7 @@ impl Simulate {
             let images = simulator.images_without_task(region.as_str());
             super::say(format_args!("# images without a task in {region}: {}", images.join(" ")));
         }
-        let signal = async {
-            if let Err(error) = stopped().await {
-                tracing::error!(%error, "cannot listen for signals; shutting down");
-            }
-        };
-        simulator::serve(simulator.clone(), listener, signal).await;
+        simulator::serve(simulator.clone(), listener, stop.requested()).await;
         super::say(format_args!("# {} calls came", simulator.calls()));
         Ok(ExitCode::SUCCESS)
     }

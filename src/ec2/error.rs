@@ -27,7 +27,7 @@ pub(super) fn classify(failed: &Failed) -> Result<DescribeResponse, UpstreamErro
         return Ok(DescribeResponse::Permitted);
     }
     let mut error = match failed {
-        _ if chain(failed).any(|cause| cause.is::<NotWhole>()) => without_code(status(failed)),
+        _ if chain(failed).any(<dyn StdError>::is::<NotWhole>) => without_code(status(failed)),
         SdkError::ServiceError(_) => of_service(failed),
         SdkError::ResponseError(_) => of_response(failed),
         SdkError::TimeoutError(_) => timed_out(),

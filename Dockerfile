@@ -1,0 +1,28 @@
+# The gateway in a small image. The dependencies are a layer of their own: aws-sdk-ec2 alone takes
+# minutes, and is built again only when Cargo.toml, Cargo.lock, build.rs or the contract change.
+FROM docker.io/library/rust:1.95-slim-bookworm AS build
+WORKDIR /build
+COPY Cargo.toml Cargo.lock build.rs ./
+COPY proto proto
+RUN mkdir src benches \
+    && echo '//! Stands in for our code while the dependencies are built.' | tee src/lib.rs benches/list.rs > src/main.rs \
+    && echo 'fn main() {}' | tee -a benches/list.rs >> src/main.rs \
+    && cargo build --release --locked \
+    && rm -r src benches
+COPY src src
+COPY benches benches
+# The stand-ins are newer than our files, by which cargo would go.
+RUN touch src/lib.rs src/main.rs && cargo build --release --locked
+
+FROM docker.io/library/debian:bookworm-slim
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 65532 --no-create-home --shell /usr/sbin/nologin amistore
+COPY --from=build /build/target/release/amistore-gateway /usr/local/bin/amistore-gateway
+USER 65532:65532
+ENV AMISTORE_LISTEN=0.0.0.0:50051
+EXPOSE 50051
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["amistore-gateway", "probe"]
+ENTRYPOINT ["amistore-gateway"]
+CMD ["serve"]

@@ -1,0 +1,119 @@
+"""Starts a simulator and a gateway, once, each on a free port, and makes Python stubs from the contract."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+WORK = pathlib.Path(__file__).resolve().parent / ".work"
+GATEWAY = os.environ.get("AMISTORE_GATEWAY", str(ROOT / "target" / "debug" / "amistore-gateway"))
+SERVICE = "amistore.v1.StoreImageTaskService"
+
+
+def clean_environment(**more):
+    """The environment without anything that points an AWS client or the gateway elsewhere."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "AMISTORE_"))}
+    return kept | {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull} | more
+
+
+class Simulator:
+    """`amistore-gateway simulate`, and the environment that it prints."""
+
+    def __init__(self, *flags):
+        self.process = subprocess.Popen(
+            [GATEWAY, "simulate", "--listen", "127.0.0.1:0", "--latency", "5ms", *flags],
+            stdout=subprocess.PIPE, text=True, env=clean_environment(),
+        )
+        self.environment = {}
+        self.idle = {}
+        for line in self.process.stdout:
+            if export := re.match(r"export (\w+)=(.*)$", line):
+                self.environment[export[1]] = export[2]
+            elif idle := re.match(r"# images without a task in (\S+): (.*)$", line):
+                self.idle[idle[1]] = idle[2].split()
+                if len(self.idle) == 2:
+                    break
+        assert self.idle, "the simulator did not start"
+
+    def stop(self):
+        self.process.terminate()
+        assert self.process.wait(timeout=10) == 0
+
+
+class Gateway:
+    """`amistore-gateway serve` before a simulator."""
+
+    def __init__(self, simulator, listen="127.0.0.1:0"):
+        environment = clean_environment(**simulator.environment)
+        self.process = subprocess.Popen(
+            [GATEWAY, "serve", "--listen", listen],
+            stderr=subprocess.PIPE, text=True, env=environment,
+        )
+        for line in self.process.stderr:
+            if found := re.search(r"listen=(\S+)", line):
+                self.address = found[1]
+                break
+        else:
+            raise AssertionError("the gateway did not start")
+
+    def stop(self):
+        self.process.terminate()
+        rest = self.process.stderr.read()
+        assert self.process.wait(timeout=40) == 0, rest
+
+
+@pytest.fixture(scope="session")
+def simulator():
+    simulator = Simulator("--speed", "8")
+    yield simulator
+    simulator.stop()
+
+
+@pytest.fixture(scope="session")
+def gateway(simulator):
+    gateway = Gateway(simulator)
+    yield gateway
+    gateway.stop()
+
+
+@pytest.fixture(scope="session")
+def ec2(simulator):
+    """A boto3 client."""
+    import boto3
+
+    return boto3.client(
+        "ec2",
+        endpoint_url=simulator.environment["AWS_ENDPOINT_URL_EC2"],
+        region_name="us-east-1",
+        aws_access_key_id="simulated",
+        aws_secret_access_key="simulated",
+    )
+
+
+@pytest.fixture(scope="session")
+def stubs():
+    """The modules that grpcio-tools generates from the contract."""
+    out = WORK / "stubs"
+    out.mkdir(parents=True, exist_ok=True)
+    subprocess.run(
+        [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'proto'}", f"--python_out={out}",
+         f"--grpc_python_out={out}", "amistore/v1/store_image_task_service.proto"],
+        check=True,
+    )
+    sys.path.insert(0, str(out))
+    from amistore.v1 import store_image_task_service_pb2 as messages
+    from amistore.v1 import store_image_task_service_pb2_grpc as services
+
+    return messages, services
+
+
+@pytest.fixture
+def running(ec2, simulator):
+    """An image whose task was started just now, by boto3."""
+    image = simulator.idle["us-east-1"][0]
+    ec2.create_store_image_task(ImageId=image, Bucket="golden-images")
+    return image

@@ -1,0 +1,112 @@
+"""The gateway's own client commands, as scripts use them."""
+
+import json
+import signal
+import subprocess
+
+from conftest import GATEWAY, Gateway, clean_environment
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [GATEWAY, *arguments], capture_output=True, text=True, timeout=120, env=clean_environment(**environment),
+    )
+
+
+def tasks(gateway, *flags):
+    done = run("list", "--server", gateway.address, "--output", "json", *flags)
+    return done.returncode, json.loads(done.stdout)["tasks"]
+
+
+def test_probe(gateway):
+    assert run("probe", "--server", gateway.address).returncode == 0
+    assert run("probe", "--server", "127.0.0.1:1").returncode == 1
+    assert run("probe", AMISTORE_SERVER=gateway.address).returncode == 0
+
+
+def test_list(gateway):
+    code, completed = tasks(gateway, "--state", "completed", "--region", "eu-west-1")
+    assert code == 0 and completed and {task["stateText"] for task in completed} == {"Completed"}
+    code, failed = tasks(gateway, "--state", "failed")
+    assert code == 1 and failed and all(task["failureReason"] for task in failed)
+    table = run("list", "--server", gateway.address, "--limit", "3")
+    assert table.returncode in (0, 1) and len(table.stdout.splitlines()) == 4, table.stdout
+    assert table.stdout.split()[:3] == ["IMAGE", "BUCKET", "STATE"]
+
+
+def test_watch_exit_codes(gateway):
+    _, failed = tasks(gateway, "--state", "failed")
+    _, completed = tasks(gateway, "--state", "completed")
+    watch = ["watch", "--server", gateway.address, "--image"]
+    good, bad = completed[0]["imageId"], failed[0]["imageId"]
+    assert run(*watch, good).returncode == 0
+    done = run(*watch, f"{good},{bad}", "--output", "json")
+    assert done.returncode == 1
+    last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {message["task"]["imageId"] for message in last} == {good, bad}
+    assert run(*watch, "ami-nothex").returncode == 2
+    assert run("watch", "--server", gateway.address).returncode == 2
+
+
+def test_usage_errors_say_what_would_be_right():
+    bad = run("serve", "--ttl", "soon")
+    assert bad.returncode == 2 and "500ms" in bad.stderr
+    unknown = run("serve", AMISTORE_TTLL="5s")
+    assert unknown.returncode == 2 and "AMISTORE_TTLL" in unknown.stderr
+
+
+def test_a_port_in_use_is_reported_with_what_to_do(gateway):
+    for flags in (["serve"], ["simulate"], ["demo"]):
+        done = run(*flags, "--listen", gateway.address)
+        assert done.returncode == 2 and "--listen" in done.stderr and "in use" in done.stderr, done.stderr
+
+
+def test_json_logs(simulator):
+    process = subprocess.Popen(
+        [GATEWAY, "serve", "--listen", "127.0.0.1:0", "--log-format", "json"],
+        stderr=subprocess.PIPE, text=True, env=clean_environment(**simulator.environment),
+    )
+    first = json.loads(process.stderr.readline())
+    assert first["fields"]["listen"].startswith("127.0.0.1:")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 0
+
+
+def test_a_watch_survives_that_the_gateway_is_replaced(simulator, ec2):
+    region = "eu-west-1"
+    image = simulator.idle[region][0]
+    import boto3
+
+    there = boto3.client(
+        "ec2", endpoint_url=simulator.environment["AWS_ENDPOINT_URL_EC2"], region_name=region,
+        aws_access_key_id="simulated", aws_secret_access_key="simulated",
+    )
+    first = Gateway(simulator)
+    there.create_store_image_task(ImageId=image, Bucket="golden-images")
+    watch = subprocess.Popen(
+        [GATEWAY, "watch", "--server", first.address, "--region", region, "--image", image, "--wait"],
+        stdout=subprocess.PIPE, text=True, env=clean_environment(),
+    )
+    assert watch.stdout.readline()
+    first.stop()
+    second = Gateway(simulator, first.address)
+    assert watch.wait(timeout=60) == 0, watch.stdout.read()
+    second.stop()
+
+
+def test_the_demo_on_a_pipe():
+    process = subprocess.Popen(
+        [GATEWAY, "demo", "--listen", "127.0.0.1:0", "--simulator-listen", "127.0.0.1:0", "--speed", "20"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment(),
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "All watched tasks are over" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    said = "".join(lines) + rest
+    assert "grpcurl -plaintext" in said and "100 % Completed" in said and "Failed: " in said
+    assert "Lists answered" in rest and "EC2 calls" in rest
