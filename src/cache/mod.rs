@@ -12,6 +12,8 @@ mod need;
 mod outcome;
 mod page;
 mod plan;
+#[cfg(test)]
+mod properties;
 mod scope;
 #[cfg(test)]
 mod testing;

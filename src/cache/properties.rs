@@ -1,0 +1,307 @@
+//! The pure parts against a model of EC2: random stories of tasks, questions and lagging replicas.
+
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
+
+use proptest::prelude::*;
+
+use super::{
+    ground::Depth,
+    ledger::{Call, Ledger},
+    need::Need,
+    plan::{Demand, Suspects, next_call},
+    testing::{Clock, image_id},
+};
+use crate::domain::{
+    Answer, BucketName, CallTime, NextToken, StoreImageTask, TaskFilter, TaskKey, TaskState,
+    TaskStateKind,
+};
+
+/// Tasks a page: small, so that short stories have many pages.
+const PAGE: usize = 5;
+
+/// What happens, one step after the other.
+#[derive(Clone, Debug)]
+enum Step {
+    /// So many seconds pass, and all running tasks gain so many percent.
+    Wait { seconds: u64, gain: u8 },
+    /// New tasks of these images start.
+    Start(Vec<(u8, bool)>),
+    /// Somebody asks, tolerating this staleness in seconds; EC2 answers from a replica that is a
+    /// number of states behind.
+    Ask { question: Ask, staleness: u64, lag: usize },
+    /// EC2 takes the tokens that it gave so far no longer.
+    ExpireTokens,
+}
+
+#[derive(Clone, Debug)]
+enum Ask {
+    Listing { running_only: bool, count: usize, after: Option<usize> },
+    Latest { images: Vec<u8>, other_bucket: bool },
+    Task(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let ask = prop_oneof![
+        (any::<bool>(), 1..30_usize, proptest::option::of(0..30_usize))
+            .prop_map(|(running_only, count, after)| Ask::Listing { running_only, count, after }),
+        (proptest::collection::vec(0..20_u8, 1..8), any::<bool>()).prop_map(
+            |(mut images, other_bucket)| {
+                // A bucket goes with one image.
+                images.truncate(if other_bucket { 1 } else { 8 });
+                Ask::Latest { images, other_bucket }
+            }
+        ),
+        (0..30_usize).prop_map(Ask::Task),
+    ];
+    prop_oneof![
+        2 => (0..20_u64, 0..40_u8).prop_map(|(seconds, gain)| Step::Wait { seconds, gain }),
+        2 => proptest::collection::vec((0..20_u8, any::<bool>()), 1..9).prop_map(Step::Start),
+        4 => (ask, 0..15_u64, 0..2_usize)
+            .prop_map(|(question, staleness, lag)| Step::Ask { question, staleness, lag }),
+        1 => Just(Step::ExpireTokens),
+    ]
+}
+
+/// EC2, with all states that it ever was in.
+struct Ec2 {
+    history: Vec<BTreeMap<TaskKey, StoreImageTask>>,
+    tokens: usize,
+    expired: usize,
+}
+
+impl Ec2 {
+    fn now(&self) -> &BTreeMap<TaskKey, StoreImageTask> {
+        self.history.last().expect("a beginning")
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut BTreeMap<TaskKey, StoreImageTask>)) {
+        let mut next = self.now().clone();
+        change(&mut next);
+        self.history.push(next);
+    }
+
+    /// A token is its number and the place that it leads on from.
+    fn answer(&mut self, call: &Call, lag: usize) -> Option<Answer> {
+        let place = match call {
+            Call::Images(images) => {
+                let state = self.replica(lag);
+                let latest = images
+                    .iter()
+                    .filter_map(|image| state.values().find(|task| task.key.image_id == *image));
+                return Some(Answer { tasks: latest.cloned().collect(), next: None });
+            }
+            Call::Head => None,
+            Call::Next { from, token } => {
+                let number: usize = token.0.parse().expect("ours");
+                if number < self.expired {
+                    return None;
+                }
+                Some(from.clone())
+            }
+        };
+        let state = self.replica(lag);
+        let mut rest = state
+            .values()
+            .filter(|task| place.as_ref().is_none_or(|place| Depth::At(task.key.clone()) > *place));
+        let tasks: Vec<_> = rest.by_ref().take(PAGE).cloned().collect();
+        let more = rest.next().is_some();
+        let next = more.then(|| NextToken(self.tokens.to_string().into()));
+        self.tokens += 1;
+        Some(Answer { tasks, next })
+    }
+
+    fn replica(&self, lag: usize) -> &BTreeMap<TaskKey, StoreImageTask> {
+        &self.history[self.history.len().saturating_sub(1 + lag)]
+    }
+}
+
+struct Story {
+    clock: Clock,
+    seconds: u64,
+    ec2: Ec2,
+    ledger: Ledger,
+    started: u64,
+}
+
+impl Story {
+    fn new() -> Self {
+        Self {
+            clock: Clock::new(),
+            seconds: 0,
+            ec2: Ec2 { history: vec![BTreeMap::new()], tokens: 0, expired: 0 },
+            ledger: Ledger::default(),
+            started: 0,
+        }
+    }
+
+    fn now(&self) -> CallTime {
+        self.clock.at(self.seconds)
+    }
+
+    fn start(&mut self, images: &[(u8, bool)]) {
+        let wall = self.now().wall;
+        let started = &mut self.started;
+        self.ec2.change(|tasks| {
+            for (image, other_bucket) in images {
+                *started += 1;
+                let image_id = image_id((*image).into());
+                let key = TaskKey {
+                    // No two start in the same moment.
+                    start_time: Reverse(wall + Duration::from_millis(*started)),
+                    image_id: image_id.clone(),
+                    bucket: bucket(*other_bucket).into(),
+                };
+                let object_key = format!("{image_id}.bin").into();
+                let task = StoreImageTask {
+                    key,
+                    object_key,
+                    state: TaskState::InProgress,
+                    progress: 0,
+                    failure_reason: None,
+                };
+                tasks.insert(task.key.clone(), task);
+            }
+        });
+    }
+
+    fn wait(&mut self, seconds: u64, gain: u8) {
+        self.seconds += seconds;
+        self.ec2.change(|tasks| {
+            for task in tasks.values_mut().filter(|task| !task.state.is_terminal()) {
+                task.progress = task.progress.saturating_add(gain).min(100);
+                if task.progress == 100 {
+                    task.state = TaskState::Completed;
+                }
+            }
+        });
+    }
+
+    fn need(&self, ask: &Ask) -> Option<Need> {
+        let nth =
+            |number: usize| self.ledger.tasks_after(None).nth(number).map(|task| task.key.clone());
+        Some(match ask {
+            Ask::Listing { running_only, count, after } => {
+                let states =
+                    running_only.then_some(TaskStateKind::InProgress).into_iter().collect();
+                let filter = TaskFilter { states, ..TaskFilter::default() };
+                Need::Listing { filter, after: after.and_then(nth), count: *count }
+            }
+            Ask::Latest { images, other_bucket } => Need::Latest {
+                images: images.iter().map(|image| image_id((*image).into())).collect(),
+                bucket: other_bucket.then(|| BucketName::parse(bucket(true)).expect("valid")),
+            },
+            Ask::Task(number) => Need::Task(nth(*number)?),
+        })
+    }
+
+    /// Makes the calls that the plan asks for until the need is met; how many there were.
+    fn meet(&mut self, demand: &Demand, lag: usize) -> Result<usize, TestCaseError> {
+        let mut calls = 0;
+        while let Some(call) =
+            next_call(&self.ledger, [demand].into_iter(), &Suspects::default(), 0)
+        {
+            let before = self.ledger.clone();
+            match self.ec2.answer(&call, lag) {
+                Some(answer) => self.ledger = before.merge(&call, &answer, self.now()),
+                None => {
+                    let Call::Next { token, .. } = &call else {
+                        unreachable!("only tokens expire")
+                    };
+                    self.ledger = before.forget_token(token);
+                }
+            }
+            for known in before.tasks_after(None) {
+                let after = self.ledger.task(&known.key);
+                prop_assert!(
+                    after.is_some_and(|after| not_turned_back(known, after)),
+                    "lost or turned back: {known:?}"
+                );
+            }
+            calls += 1;
+            prop_assert!(calls <= self.bound(), "{calls} calls, the last {call:?} for {demand:?}");
+        }
+        prop_assert!(demand.need.known(&self.ledger).meets(demand.since));
+        Ok(calls)
+    }
+
+    /// The head page, a walk over everything, and once more over what a restart repeats; a look-up
+    /// for each 20 images.
+    fn bound(&self) -> usize {
+        3 * (1 + self.ec2.now().len().div_ceil(PAGE)) + 3
+    }
+}
+
+fn bucket(other: bool) -> &'static str {
+    if other { "other-bucket" } else { "bucket" }
+}
+
+fn not_turned_back(before: &Arc<StoreImageTask>, after: &Arc<StoreImageTask>) -> bool {
+    before == after || (!before.state.is_terminal() && after.progress >= before.progress)
+}
+
+/// Where no replica lags, the ledger must answer as EC2 would have at the time of a call that is
+/// allowed: now, since nothing changes while a need is met.
+fn check_answer(story: &Story, need: &Need, asked_anew: bool) -> Result<(), TestCaseError> {
+    if !asked_anew {
+        return Ok(());
+    }
+    let truth = story.ec2.now();
+    match need {
+        Need::Listing { filter, after, count } => {
+            let page = story.ledger.page(filter, after.as_ref(), *count);
+            let expected: Vec<_> = truth
+                .values()
+                .filter(|task| {
+                    after.as_ref().is_none_or(|after| task.key > *after) && filter.matches(task)
+                })
+                .take(*count)
+                .collect();
+            prop_assert_eq!(page.tasks.iter().map(|task| &**task).collect::<Vec<_>>(), expected);
+        }
+        Need::Latest { images, bucket } => {
+            for image in images {
+                let bucket = bucket.as_ref().map(BucketName::as_str);
+                let expected = truth.values().find(|task| {
+                    task.key.image_id == *image
+                        && bucket.is_none_or(|bucket| *task.key.bucket == *bucket)
+                });
+                prop_assert_eq!(story.ledger.latest(image, bucket).map(|task| &**task), expected);
+            }
+        }
+        Need::Task(key) => {
+            prop_assert_eq!(story.ledger.task(key).map(|task| &**task), truth.get(key))
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Every need is met within a bound of calls, from calls that are new enough; no task is lost or
+    /// turned back; and an answer that allows no staleness is EC2's own.
+    #[test]
+    fn every_need_is_met_and_nothing_is_lost(lags in any::<bool>(), steps in proptest::collection::vec(step(), 1..60)) {
+        let mut story = Story::new();
+        let mut lagged = false;
+        for step in steps {
+            match step {
+                Step::Wait { seconds, gain } => story.wait(seconds, gain),
+                Step::Start(images) => story.start(&images),
+                Step::ExpireTokens => story.ec2.expired = story.ec2.tokens,
+                Step::Ask { question, staleness, lag } => {
+                    let Some(need) = story.need(&question) else { continue };
+                    // Zero staleness means after this moment.
+                    story.seconds += 1;
+                    let since = story.clock.at(story.seconds.saturating_sub(staleness)).instant;
+                    let demand = Demand { need, since };
+                    let lag = if lags { lag } else { 0 };
+                    lagged |= lag > 0;
+                    story.meet(&demand, lag)?;
+                    // A replica that lagged may have kept a new task from a page that was read.
+                    check_answer(&story, &demand.need, staleness == 0 && !lagged)?;
+                }
+            }
+        }
+    }
+}
