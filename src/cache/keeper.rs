@@ -8,7 +8,7 @@ use tower::{Service as _, ServiceExt as _};
 
 use super::{
     ledger::{Call, Ledger},
-    plan::{self, Lack, lack},
+    plan::{self, Lack, Suspects, lack},
     scope::{Refusal, ScopeCache, State, Verdict, Waiting},
 };
 use crate::domain::{
@@ -79,6 +79,9 @@ impl Keeper {
         Self::dismiss(&mut state, &ledger);
         state.kept = !(state.waiting.is_empty() && state.behind.is_empty());
         self.retired = !state.kept;
+        if self.retired {
+            state.suspects = Suspects::default();
+        }
         state.kept
     }
 

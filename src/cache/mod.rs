@@ -30,7 +30,7 @@ pub use outcome::{CacheError, Forward, Found, Outcome, StaleReason};
 pub use page::Page;
 pub use scope::ScopeCache;
 
-use crate::domain::{Connect, Scope};
+use crate::domain::{Connect, Scope, Upstream};
 
 /// How the cache behaves.
 #[derive(Clone, Debug)]
@@ -67,10 +67,28 @@ impl Default for Settings {
     }
 }
 
+/// So many more ways to EC2 are kept than scopes.
+const WAYS_PER_SCOPE: u64 = 16;
+
+/// The least recently used go first. moka's own policy would rather keep the new ones out.
+fn bounded<V: Clone + Send + Sync + 'static>(
+    most: u64,
+    idle: Duration,
+) -> moka::sync::Cache<Scope, V> {
+    moka::sync::Cache::builder()
+        .max_capacity(most)
+        .time_to_idle(idle)
+        .eviction_policy(moka::policy::EvictionPolicy::lru())
+        .build()
+}
+
 /// All scopes.
 pub struct Cache {
     settings: Arc<Settings>,
     connect: Connect,
+    /// The ways to EC2, and with them what is left of each scope's call budget: kept for longer
+    /// than the scopes themselves, so that a scope that comes back has no new budget.
+    ways: moka::sync::Cache<Scope, Upstream>,
     /// moka's clock is the system's, which a paused clock does not stop: here it only bounds
     /// memory and decides nothing about freshness.
     recent: moka::sync::Cache<Scope, Arc<ScopeCache>>,
@@ -84,10 +102,8 @@ impl Cache {
     #[must_use]
     pub fn new(settings: Settings, connect: Connect) -> Self {
         Self {
-            recent: moka::sync::Cache::builder()
-                .max_capacity(settings.max_scopes)
-                .time_to_idle(settings.scope_idle)
-                .build(),
+            ways: bounded(settings.max_scopes.saturating_mul(WAYS_PER_SCOPE), settings.scope_idle),
+            recent: bounded(settings.max_scopes, settings.scope_idle),
             living: Mutex::default(),
             settings: Arc::new(settings),
             connect,
@@ -118,7 +134,7 @@ impl Cache {
             if in_use >= self.settings.max_scopes.saturating_mul(2) {
                 return Err(CacheError::TooManyScopes);
             }
-            let upstream = (self.connect)(scope);
+            let upstream = self.ways.get_with(scope.clone(), || (self.connect)(scope));
             let new = ScopeCache::new(scope.clone(), self.settings.clone(), upstream);
             living.insert(scope.clone(), Arc::downgrade(&new));
             new

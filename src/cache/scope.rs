@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{Semaphore, oneshot, watch},
     time::Instant,
 };
 use tower::ServiceExt as _;
@@ -29,6 +29,8 @@ pub struct ScopeCache {
     /// The ledger as of now. Who reads it takes a snapshot; who watches is woken by each merge.
     pub(super) ledger: watch::Sender<Arc<Ledger>>,
     state: Mutex<State>,
+    /// One dry run at a time, so that a storm of them leaves the keeper its share of the budget.
+    dry_runs: Semaphore,
 }
 
 /// What callers and the keeper share.
@@ -122,6 +124,7 @@ impl ScopeCache {
             upstream,
             ledger: watch::Sender::default(),
             state: Mutex::default(),
+            dry_runs: Semaphore::new(1),
         })
     }
 
@@ -216,6 +219,7 @@ impl ScopeCache {
     /// Where it is not, or EC2 cannot be asked.
     pub async fn dry_run(&self) -> Result<(), CacheError> {
         let request = DescribeRequest { question: Question::Head, dry_run: true };
+        let _turn = self.dry_runs.acquire().await.map_err(|_| CacheError::KeeperLost)?;
         let answer = self.upstream.clone().oneshot(request).await;
         answer.map(|_| ()).map_err(CacheError::Upstream)
     }
@@ -279,4 +283,93 @@ fn found(ledger: Arc<Ledger>, known: Known, outcome: Outcome, at: Instant) -> Fo
         Known::Not | Known::ForEver => None,
     };
     Found { ledger, as_of, outcome, at }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tower::util::BoxCloneSyncService;
+
+    use super::*;
+    use crate::{
+        cache::{
+            Cache,
+            testing::{Clock, answer},
+        },
+        domain::{AccountName, DescribeResponse, Region, TaskFilter},
+    };
+
+    fn scope(region: &str) -> Scope {
+        Scope { account: AccountName::default(), region: Region::parse(region).expect("valid") }
+    }
+
+    fn all() -> Need {
+        Need::Listing { filter: TaskFilter::default(), after: None, count: 100 }
+    }
+
+    /// An EC2 with three tasks, whose calls are numbered; some of them panic.
+    fn cache(
+        panics: impl Fn(usize) -> bool + Clone + Send + Sync + 'static,
+        settings: Settings,
+    ) -> Cache {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let clock = Clock::new();
+        let upstream = tower::service_fn(move |_: DescribeRequest| {
+            let (calls, panics) = (calls.clone(), panics.clone());
+            async move {
+                let call = calls.fetch_add(1, Ordering::Relaxed);
+                assert!(!panics(call), "on purpose");
+                Ok::<_, UpstreamError>(DescribeResponse::Tasks(answer(clock.done(1..=3), None)))
+            }
+        });
+        Cache::new(settings, Arc::new(move |_| BoxCloneSyncService::new(upstream.clone())))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_keeper_that_panics_is_replaced_and_the_ledger_is_not_lost() {
+        let cache =
+            cache(|call| call == 1, Settings::default()).scope(&scope("us-east-1")).expect("room");
+        cache.get(all(), None).await.expect("answered");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let lost = cache.get(all(), Some(Duration::ZERO)).await;
+        assert_eq!(lost.expect_err("its keeper panicked"), CacheError::KeeperLost);
+        let known = cache.get(all(), None).await.expect("answered");
+        assert_eq!((known.outcome, known.ledger.tasks_after(None).count()), (Outcome::Hit, 3));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let fresh = cache.get(all(), Some(Duration::ZERO)).await.expect("by a new keeper");
+        assert!(matches!(fresh.outcome, Outcome::Fetched { .. }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scope_that_comes_back_has_no_new_budget() {
+        let connects = Arc::new(AtomicUsize::new(0));
+        let counted = connects.clone();
+        let upstream =
+            tower::service_fn(|_: DescribeRequest| async { Ok(DescribeResponse::Permitted) });
+        let connect = move |_: &Scope| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            BoxCloneSyncService::new(upstream)
+        };
+        let settings = Settings { max_scopes: 2, ..Settings::default() };
+        let cache = Cache::new(settings, Arc::new(connect));
+        for _ in 0..10 {
+            for region in ["us-east-1", "us-east-2", "eu-west-1", "eu-west-2"] {
+                drop(cache.scope(&scope(region)).expect("room"));
+            }
+        }
+        assert_eq!(connects.load(Ordering::Relaxed), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn scopes_in_use_are_bounded() {
+        let settings = Settings { max_scopes: 2, ..Settings::default() };
+        let cache = cache(|_| false, settings);
+        let regions = ["us-east-1", "us-east-2", "eu-west-1", "eu-west-2", "eu-west-3"];
+        let held: Vec<_> = regions.iter().map(|region| cache.scope(&scope(region))).collect();
+        assert_eq!(held.iter().filter(|held| held.is_ok()).count(), 4);
+        assert_eq!(held[4].as_ref().err(), Some(&CacheError::TooManyScopes));
+        let again = cache.scope(&scope("us-east-1")).expect("known");
+        assert!(Arc::ptr_eq(&again, held[0].as_ref().expect("held")), "the same one");
+    }
 }
