@@ -201,14 +201,11 @@ impl Story {
             next_call(&self.ledger, [demand].into_iter(), &Suspects::default(), 0)
         {
             let before = self.ledger.clone();
-            match self.ec2.answer(&call, lag) {
-                Some(answer) => self.ledger = before.merge(&call, &answer, self.now()),
-                None => {
-                    let Call::Next { token, .. } = &call else {
-                        unreachable!("only tokens expire")
-                    };
-                    self.ledger = before.forget_token(token);
-                }
+            if let Some(answer) = self.ec2.answer(&call, lag) {
+                self.ledger = before.merge(&call, &answer, self.now());
+            } else {
+                let Call::Next { token, .. } = &call else { unreachable!("only tokens expire") };
+                self.ledger = before.forget_token(token);
             }
             for known in before.tasks_after(None) {
                 let after = self.ledger.task(&known.key);
@@ -269,7 +266,7 @@ fn check_answer(story: &Story, need: &Need, asked_anew: bool) -> Result<(), Test
             }
         }
         Need::Task(key) => {
-            prop_assert_eq!(story.ledger.task(key).map(|task| &**task), truth.get(key))
+            prop_assert_eq!(story.ledger.task(key).map(|task| &**task), truth.get(key));
         }
     }
     Ok(())
