@@ -100,7 +100,10 @@ fn check_environment(
         .chain(command.get_subcommands().flat_map(Command::get_arguments))
         .filter_map(|arg| arg.get_env()?.to_str().map(str::to_owned))
         .collect();
-    let unknown = environment.iter().map(|(key, _)| key).filter(|key| !known.contains(key));
+    let unknown = environment
+        .iter()
+        .map(|(key, _)| key)
+        .filter(|key| !known.contains(key) && !is_service_link(key));
     let wrong: Vec<_> = unknown
         .map(|key| {
             format!(
@@ -110,6 +113,14 @@ fn check_environment(
         })
         .collect();
     if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Wrong(wrong)) }
+}
+
+/// Kubernetes tells each container of the services beside it: one that is called amistore-gateway
+/// becomes `AMISTORE_GATEWAY_SERVICE_HOST`, `AMISTORE_GATEWAY_PORT_50051_TCP_ADDR` and the like
+/// (Kubernetes documentation, "Service", "Environment variables").
+fn is_service_link(key: &str) -> bool {
+    ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|end| key.ends_with(end))
+        || ["_SERVICE_PORT_", "_TCP", "_UDP", "_SCTP"].iter().any(|part| key.contains(part))
 }
 
 /// The file's values on their way to become defaults.

@@ -293,6 +293,20 @@ mod tests {
     }
 
     #[test]
+    fn what_kubernetes_tells_of_a_service_beside_us_is_not_ours() {
+        let links = [
+            "AMISTORE_GATEWAY_SERVICE_HOST",
+            "AMISTORE_GATEWAY_SERVICE_PORT",
+            "AMISTORE_GATEWAY_SERVICE_PORT_GRPC",
+            "AMISTORE_GATEWAY_PORT",
+            "AMISTORE_GATEWAY_PORT_50051_TCP",
+            "AMISTORE_GATEWAY_PORT_50051_TCP_ADDR",
+        ];
+        let environment = links.map(|link| (link, "x"));
+        assert!(parse_with(&["serve"], &environment).is_ok());
+    }
+
+    #[test]
     fn a_bad_flag_is_named_with_what_is_allowed() {
         let error = parse_with(&["serve", "--ttl", "soon"], &[]).expect_err("wrong");
         assert!(

@@ -189,13 +189,16 @@ impl Topic {
         if self.is_over() {
             return;
         }
-        self.state.send_modify(|published| {
-            published.change += match (&published.state, &state) {
-                (State::Known(known), State::Known(news)) => u64::from(known.differs(news)),
-                (State::Awaited, State::Awaited) => 0,
-                _ => 1,
+        // Who waits is only woken by a change; a heartbeat reads what is there.
+        self.state.send_if_modified(|published| {
+            let changed = match (&published.state, &state) {
+                (State::Known(known), State::Known(news)) => known.differs(news),
+                (State::Awaited, State::Awaited) => false,
+                _ => true,
             };
+            published.change += u64::from(changed);
             published.state = state;
+            changed
         });
     }
 
