@@ -178,7 +178,7 @@ impl Serve {
             "serving amistore.v1.StoreImageTaskService, health and reflection"
         );
         server::serve(listener, settings, ec2.connect(), stop.requested()).await?;
-        tracing::info!("Stop");
+        tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
     }
 }
