@@ -60,6 +60,9 @@ impl Call {
 pub(super) struct Head {
     /// When its call started.
     pub(super) at: CallTime,
+    /// The first task on it. A newer one that a look-up told of stands above what was read without
+    /// a gap, however new it is.
+    newest: Option<TaskKey>,
     /// How far down it reached.
     pub(super) bottom: Depth,
     /// Leads on from there.
@@ -264,9 +267,11 @@ impl Ledger {
             (Some(_), None) => top.clone(),
         };
         if top == Depth::Top {
-            let newest = self.tasks.get_min().map(|ByTime(task)| task.key.clone());
-            self.ground.lower_top(newest.as_ref());
-            self.head = Some(Head { at, bottom: bottom.clone(), next: answer.next.clone() });
+            let before = self.head.take().and_then(|head| head.newest);
+            self.ground.lower_top(before.as_ref());
+            let newest = answer.tasks.first().map(|task| task.key.clone());
+            let next = answer.next.clone();
+            self.head = Some(Head { at, newest, bottom: bottom.clone(), next });
         } else {
             self.cursor = answer.next.clone().map(|token| (bottom.clone(), token));
         }
@@ -569,6 +574,19 @@ mod tests {
         assert_eq!(estimate(&ledger), Some(clock.at(400).wall), "5 s a percent, 60 left");
         let ledger = ledger.merge(&Call::Head, &task(40), clock.at(200));
         assert_eq!(estimate(&ledger), Some(clock.at(800).wall), "it stood still: 10 s a percent");
+    }
+
+    #[test]
+    fn a_look_up_does_not_hide_the_gap_below_a_new_head_page() {
+        let clock = Clock::new();
+        let tasks = clock.done(1..=9);
+        let lookup = Call::Images(vec![image_id(2)]);
+        let ledger = Ledger::default()
+            .merge(&Call::Head, &answer(tasks[6..].to_vec(), None), clock.at(0))
+            .merge(&lookup, &answer(tasks[1..2].to_vec(), None), clock.at(1))
+            .merge(&Call::Head, &answer(tasks[..2].to_vec(), Some("a")), clock.at(2));
+        let bottom = Depth::At(tasks[1].key.clone());
+        assert_eq!(ledger.ground().bottom(), &bottom, "what is between 2 and 7 was never read");
     }
 
     #[test]
