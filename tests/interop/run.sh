@@ -8,8 +8,9 @@ if [ ! -x .work/venv/bin/pytest ] || [ requirements.txt -nt .work/venv/installed
   .work/venv/bin/pip install --quiet --requirement requirements.txt
   touch .work/venv/installed
 fi
-if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
-  npm ci --silent --no-audit --no-fund
+if [ ! -e .work/node-installed ] || [ package.json -nt .work/node-installed ]; then
+  npm install --no-package-lock --no-audit --no-fund --loglevel=error
+  touch .work/node-installed
 fi
 node_modules/.bin/buf lint ../..
 exec .work/venv/bin/pytest -q "$@"
