@@ -79,6 +79,16 @@ impl Ground {
         self.0.insert(place, joined);
     }
 
+    /// What is below this task is known no longer.
+    pub(super) fn cut_below(&mut self, last: &TaskKey) {
+        let last = Depth::At(last.clone());
+        self.0.retain(|known| known.top <= last);
+        if let Some(lowest) = self.0.last_mut().filter(|lowest| lowest.bottom > last) {
+            lowest.bottom = last;
+            lowest.next = None;
+        }
+    }
+
     /// EC2 no longer takes this token.
     pub(super) fn forget(&mut self, token: &NextToken) {
         for stretch in &mut self.0 {
@@ -154,6 +164,16 @@ mod tests {
         ground.add(Depth::Top, Depth::End, None);
         ground.lower_top(None);
         assert_eq!(ground.bottom(), &Depth::Top);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_not_known_and_leads_nowhere() {
+        let mut ground = Ground::default();
+        ground.add(Depth::Top, Depth::End, None);
+        ground.cut_below(&key(60));
+        assert_eq!((ground.bottom(), ground.next()), (&at(60), None));
+        ground.cut_below(&key(40));
+        assert_eq!(ground.bottom(), &at(60), "nothing was known there");
     }
 
     #[test]

@@ -8,8 +8,10 @@ use tower::{Service as _, ServiceExt as _};
 
 use super::{
     ledger::{Call, Ledger},
-    plan::{self, Lack, Suspects, lack},
-    scope::{Refusal, ScopeCache, State, Verdict, Waiting},
+    open::Open,
+    outcome::CacheError,
+    plan::{Demand, Lack, Plan, grows, lack, serves},
+    scope::{Refusal, ScopeCache, State, Verdict},
 };
 use crate::domain::{
     CallTime, DescribeRequest, DescribeResponse, ErrorKind, ImageId, Upstream, UpstreamError,
@@ -28,7 +30,7 @@ pub(super) fn ensure(cache: &Arc<ScopeCache>, state: &mut State) {
 
 struct Keeper {
     cache: Arc<ScopeCache>,
-    urgent_in_a_row: u32,
+    plan: Plan,
     tokens_refused: u32,
     /// Nothing was needed any more, and callers know it.
     retired: bool,
@@ -44,14 +46,13 @@ impl Drop for Keeper {
         let mut state = self.cache.state();
         state.kept = false;
         state.budget_spent = false;
-        state.waiting.clear();
-        state.behind.clear();
+        state.open = Open::default();
     }
 }
 
 impl Keeper {
     fn new(cache: Arc<ScopeCache>) -> Self {
-        Self { cache, urgent_in_a_row: 0, tokens_refused: 0, retired: false }
+        Self { cache, plan: Plan::default(), tokens_refused: 0, retired: false }
     }
 
     async fn keep(mut self) {
@@ -60,10 +61,10 @@ impl Keeper {
         // while the budget is spent is part of it.
         while self.is_needed() {
             if let Err(error) = self.admission(&mut upstream).await {
-                self.fail_all(&error);
+                self.fail_where(None, &error, |_, _| true);
                 continue;
             }
-            let Some(call) = self.plan() else { continue };
+            let Some(call) = self.next_call() else { continue };
             let at = CallTime::now();
             let request = DescribeRequest { question: call.question(), dry_run: false };
             let answer = upstream.call(request).await;
@@ -76,12 +77,9 @@ impl Keeper {
     fn is_needed(&mut self) -> bool {
         let ledger = self.ledger();
         let mut state = self.cache.state();
-        Self::dismiss(&mut state, &ledger);
-        state.kept = !(state.waiting.is_empty() && state.behind.is_empty());
+        self.dismiss(&mut state, &ledger);
+        state.kept = !state.open.is_empty();
         self.retired = !state.kept;
-        if self.retired {
-            state.suspects = Suspects::default();
-        }
         state.kept
     }
 
@@ -101,41 +99,24 @@ impl Keeper {
     fn budget_is_spent(&self) {
         let mut state = self.cache.state();
         state.budget_spent = true;
-        let (stale, waiting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut state.waiting).into_iter().partition(|waiting| waiting.takes_stale);
-        state.waiting = waiting;
-        for waiting in stale {
-            state.push_behind(waiting.demand, &self.cache.settings);
-            // Who has gone away need not be told.
-            let _ = waiting.tell.send(Verdict::BudgetSpent);
-        }
+        state.open.give_stale(|| Verdict::BudgetSpent);
     }
 
-    fn plan(&mut self) -> Option<Call> {
+    fn next_call(&mut self) -> Option<Call> {
         let ledger = self.ledger();
         let mut state = self.cache.state();
-        Self::dismiss(&mut state, &ledger);
-        let waiting = state.waiting.iter().map(|waiting| &waiting.demand);
-        let demands = waiting.chain(&state.behind);
-        let call = plan::next_call(&ledger, demands, &state.suspects, self.urgent_in_a_row)?;
-        self.urgent_in_a_row = match call {
-            Call::Next { .. } => 0,
-            Call::Head | Call::Images(_) => self.urgent_in_a_row + 1,
-        };
-        Some(call)
+        self.dismiss(&mut state, &ledger);
+        self.plan.next(&ledger, &state.open.demands())
     }
 
-    /// Tells whoever is satisfied and forgets whoever has gone away.
-    fn dismiss(state: &mut State, ledger: &Arc<Ledger>) {
-        let met = |demand: &plan::Demand| demand.need.known(ledger).meets(demand.since);
-        state.behind.retain(|demand| !met(demand));
-        for waiting in std::mem::take(&mut state.waiting) {
-            if met(&waiting.demand) {
-                // Who has gone away need not be told.
-                let _ = waiting.tell.send(Verdict::Met(ledger.clone()));
-            } else if !waiting.tell.is_closed() {
-                state.waiting.push(waiting);
-            }
+    /// Tells whoever is satisfied, forgets whoever has gone away, and refuses what there is no room
+    /// for.
+    fn dismiss(&self, state: &mut State, ledger: &Arc<Ledger>) {
+        state.open.dismiss(|need| need.known(ledger), || Verdict::Met(ledger.clone()));
+        if ledger.len() >= self.cache.settings.max_tasks {
+            let no_room =
+                |demand: Demand<'_>| lack(ledger, demand).is_some_and(|lack| grows(ledger, &lack));
+            state.open.fail(None, no_room, || Verdict::Refused(CacheError::TooManyTasks));
         }
     }
 
@@ -149,9 +130,11 @@ impl Keeper {
             Ok(DescribeResponse::Tasks(answer)) => {
                 self.tokens_refused = 0;
                 if let Call::Images(images) = call {
-                    self.cache.state().suspects.answered(images);
+                    self.plan.suspects.answered(images);
                 }
-                self.publish(self.ledger().merge(call, &answer, at));
+                let ledger = self.ledger().merge(call, &answer, at);
+                let most = self.cache.settings.max_tasks;
+                self.publish(if ledger.len() > most { ledger.cut_to(most) } else { ledger });
             }
             Ok(DescribeResponse::Permitted) => self.fail(call, at, &answered_as_dry_run()),
             Err(error) => {
@@ -163,8 +146,8 @@ impl Keeper {
 
     fn settle_error(&mut self, call: &Call, error: &UpstreamError, at: CallTime) {
         match call {
-            Call::Next { token, .. } if error.blames_the_token() => {
-                self.publish(self.ledger().forget_token(token));
+            Call::Page { filter, token: Some(token), .. } if error.blames_the_token() => {
+                self.publish(self.ledger().forget_token(filter, token));
                 self.tokens_refused += 1;
                 if self.tokens_refused >= TOKENS_REFUSED_IN_A_ROW {
                     self.tokens_refused = 0;
@@ -184,12 +167,12 @@ impl Keeper {
 
     /// EC2 refused a look-up for the sake of an image: those that it names are refused, the others
     /// are asked for again; where it names none, the set is split until the bad one stands alone.
-    fn blame(&self, images: &[ImageId], error: &UpstreamError, at: CallTime) {
+    fn blame(&mut self, images: &[ImageId], error: &UpstreamError, at: CallTime) {
         let named: Vec<_> =
             images.iter().filter(|image| names(&error.message, image)).cloned().collect();
         let refused = match (images, named.len()) {
             ([_], _) => images.to_vec(),
-            (_, 0) => return self.cache.state().suspects.failed(images),
+            (_, 0) => return self.plan.suspects.failed(images),
             _ => named,
         };
         let mut ledger = (*self.ledger()).clone();
@@ -198,55 +181,44 @@ impl Keeper {
         }
         self.publish(ledger);
         let refusal = self.refusal(error, at);
-        let mut state = self.cache.state();
-        state.suspects.refused(&refused);
-        state.refusals.expire(Instant::now());
-        for image in &refused {
-            state.refusals.images.insert(image.clone(), refusal.clone());
+        self.plan.suspects.refused(&refused);
+        {
+            let mut state = self.cache.state();
+            state.refusals.expire(Instant::now());
+            for image in &refused {
+                state.refusals.images.insert(image.clone(), refusal.clone());
+            }
         }
-        self.fail_where(&mut state, error, |ledger, waiting| {
-            matches!(lack(ledger, waiting), Some(Lack::Images(asked))
-                if waiting.since <= at.instant && asked.iter().any(|image| refused.contains(image)))
-        });
+        let asked = Call::Images(refused);
+        self.fail_where(Some(at), error, |ledger, lack| serves(ledger, &asked, lack));
     }
 
     /// Fails whoever this call was for. An error is an answer like any other: it counts for those
     /// whom an answer of the same call would have satisfied, and not for who came later.
-    fn fail(&self, call: &Call, at: CallTime, error: &UpstreamError) {
+    fn fail(&mut self, call: &Call, at: CallTime, error: &UpstreamError) {
         let everything = !error.kind.is_transient();
-        self.fail_where(&mut self.cache.state(), error, |ledger, demand| {
-            let concerned = match (lack(ledger, demand), call) {
-                (Some(_), _) if everything => true,
-                (Some(Lack::Head), Call::Head)
-                | (Some(Lack::Deeper(_)), Call::Next { .. } | Call::Head) => true,
-                (Some(Lack::Images(asked)), Call::Images(images)) => {
-                    asked.iter().any(|image| images.contains(image))
-                }
-                (None | Some(Lack::Head | Lack::Images(_) | Lack::Deeper(_)), _) => false,
-            };
-            concerned && demand.since <= at.instant
+        if matches!(call, Call::Page { .. }) {
+            self.plan.page_failed();
+        }
+        self.fail_where(Some(at), error, |ledger, lack| {
+            // Where a page was read for the sake of images, look-ups may still bring them.
+            let has_other_ways = matches!((call, lack), (Call::Page { .. }, Lack::Images(_)));
+            everything || (serves(ledger, call, lack) && !has_other_ways)
         });
-    }
-
-    fn fail_all(&self, error: &UpstreamError) {
-        self.fail_where(&mut self.cache.state(), error, |_, _| true);
     }
 
     fn fail_where(
         &self,
-        state: &mut State,
+        at: Option<CallTime>,
         error: &UpstreamError,
-        concerned: impl Fn(&Ledger, &plan::Demand) -> bool,
+        concerned: impl Fn(&Ledger, &Lack) -> bool,
     ) {
         let ledger = self.ledger();
-        state.behind.retain(|demand| !concerned(&ledger, demand));
-        let (failed, waiting): (Vec<Waiting>, Vec<_>) = std::mem::take(&mut state.waiting)
-            .into_iter()
-            .partition(|waiting| concerned(&ledger, &waiting.demand));
-        state.waiting = waiting;
-        for waiting in failed {
-            let _ = waiting.tell.send(Verdict::Failed(error.clone()));
-        }
+        let concerned = |demand: Demand<'_>| {
+            lack(&ledger, demand).is_some_and(|lack| concerned(&ledger, &lack))
+        };
+        let until = at.map(|at| at.instant);
+        self.cache.state().open.fail(until, concerned, || Verdict::Failed(error.clone()));
     }
 
     fn refusal(&self, error: &UpstreamError, at: CallTime) -> Refusal {

@@ -14,8 +14,10 @@ use std::{
 use equivalent::{Comparable, Equivalent};
 use imbl::{OrdMap, OrdSet};
 
-use super::ground::{Depth, Ground};
-use crate::domain::{Answer, CallTime, ImageId, NextToken, Question, StoreImageTask, TaskKey};
+use super::{ground::Depth, listing::Listing};
+use crate::domain::{
+    Answer, CallTime, ImageId, ListingFilter, NextToken, Question, StoreImageTask, TaskKey,
+};
 
 /// How long EC2 lists a task (API reference: "tasks of the last 31 days").
 pub(super) const LISTED_FOR: Duration = Duration::from_hours(744);
@@ -25,48 +27,53 @@ pub(super) const LISTED_FOR: Duration = Duration::from_hours(744);
 /// its image was deregistered, it will never be told of again.
 const MISSING_FOR: Duration = Duration::from_mins(5);
 
-/// How long a look-up is remembered: longer than any answer may be served stale by default.
-const LOOKUPS_FOR: Duration = Duration::from_mins(10);
+/// So many look-ups are remembered; the oldest go first, some at a time.
+const LOOKUPS: usize = 10_000;
+
+/// How many filtered listings are remembered; the one that was asked for longest ago goes first.
+const LISTINGS: usize = 64;
 
 /// A call that the ledger knows how to merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Call {
-    /// The head page.
-    Head,
-    /// The page that follows a task.
-    Next {
-        /// How far the token's walk had come.
+    /// A page of a listing.
+    Page {
+        /// Of which tasks.
+        filter: ListingFilter,
+        /// How far down the page begins.
         from: Depth,
-        /// Leads on from there.
-        token: NextToken,
+        /// Leads there; None is the head page.
+        token: Option<NextToken>,
     },
     /// The latest task of each image.
     Images(Vec<ImageId>),
 }
 
 impl Call {
+    /// The head page of a listing.
+    pub(super) fn head(filter: ListingFilter) -> Self {
+        Self::Page { filter, from: Depth::Top, token: None }
+    }
+
     /// What is put to EC2.
     pub(super) fn question(&self) -> Question {
         match self {
-            Self::Head => Question::Head,
-            Self::Next { token, .. } => Question::Next(token.clone()),
+            Self::Page { filter, token, .. } => {
+                Question::Listing { filter: filter.clone(), next: token.clone() }
+            }
             Self::Images(images) => Question::Images(images.clone()),
         }
     }
 }
 
-/// The newest head page.
+/// A look-up of an image.
 #[derive(Clone, Debug)]
-pub(super) struct Head {
+pub(super) struct Lookup {
     /// When its call started.
     pub(super) at: CallTime,
-    /// The first task on it. A newer one that a look-up told of stands above what was read without
-    /// a gap, however new it is.
-    newest: Option<TaskKey>,
-    /// How far down it reached.
-    pub(super) bottom: Depth,
-    /// Leads on from there.
-    pub(super) next: Option<NextToken>,
+    /// The newest task of the listing by then. As long as the listing is known from the top down to
+    /// here, it would show a newer task of the image.
+    pub(super) mark: Option<TaskKey>,
 }
 
 /// What is known of an unfinished task beside its state.
@@ -113,11 +120,11 @@ pub struct Ledger {
     tasks: OrdSet<ByTime>,
     by_image: OrdSet<ByImage>,
     unfinished: OrdMap<TaskKey, Progress>,
-    lookups: OrdMap<ImageId, CallTime>,
-    ground: Ground,
-    head: Option<Head>,
-    /// Where a walk over known ground has come to, see [`super::plan`].
-    cursor: Option<(Depth, NextToken)>,
+    lookups: OrdMap<ImageId, Lookup>,
+    /// The listing of all tasks.
+    listing: Listing,
+    /// The listings that EC2 filtered.
+    filtered: OrdMap<ListingFilter, Listing>,
 }
 
 impl Ledger {
@@ -189,28 +196,43 @@ impl Ledger {
         self.newest_call
     }
 
-    pub(super) fn head(&self) -> Option<&Head> {
-        self.head.as_ref()
+    /// How many tasks are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tasks.len()
     }
 
-    pub(super) fn ground(&self) -> &Ground {
-        &self.ground
+    /// Whether no task is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
     }
 
-    pub(super) fn cursor(&self) -> Option<&(Depth, NextToken)> {
-        self.cursor.as_ref()
+    /// How many of them are not finished.
+    pub(super) fn unfinished(&self) -> usize {
+        self.unfinished.len()
+    }
+
+    /// What is known of the listing of all tasks.
+    pub(super) fn listing(&self) -> &Listing {
+        &self.listing
+    }
+
+    /// What is known of a listing that EC2 filtered.
+    pub(super) fn filtered(&self, filter: &ListingFilter) -> Option<&Listing> {
+        if filter.is_empty() { Some(&self.listing) } else { self.filtered.get(filter) }
     }
 
     /// When this image was last looked up by its ID.
-    pub(super) fn looked_up(&self, image: &ImageId) -> Option<CallTime> {
-        self.lookups.get(image).copied()
+    pub(super) fn looked_up(&self, image: &ImageId) -> Option<&Lookup> {
+        self.lookups.get(image)
     }
 
     /// The unfinished tasks down to a depth, and the newest call that tells of each.
     pub(super) fn unfinished_above<'a>(
         &'a self,
         depth: &'a Depth,
-    ) -> impl Iterator<Item = (&'a TaskKey, CallTime)> {
+    ) -> impl Iterator<Item = (&'a StoreImageTask, CallTime)> {
         self.unfinished
             .iter()
             .take_while(move |(key, _)| match depth {
@@ -218,7 +240,7 @@ impl Ledger {
                 Depth::At(bottom) => *key <= bottom,
                 Depth::End => true,
             })
-            .map(|(key, progress)| (key, progress.told))
+            .filter_map(|(key, progress)| Some((&**self.task(key)?, progress.told)))
     }
 
     /// The next ledger: this one and what EC2 answered to a call that started at `at`. A task that
@@ -229,8 +251,7 @@ impl Ledger {
         next.version += 1;
         next.newest_call = Some(at);
         match call {
-            Call::Head => next.merge_page(Depth::Top, answer, at),
-            Call::Next { from, .. } => next.merge_page(from.clone(), answer, at),
+            Call::Page { filter, from, .. } => next.merge_page(filter, from, answer, at),
             Call::Images(images) => next.merge_images(images, answer, at),
         }
         next.drop_old(at);
@@ -250,50 +271,73 @@ impl Ledger {
 
     /// The next ledger after EC2 refused a pagination token: the walk has to begin anew.
     #[must_use]
-    pub(super) fn forget_token(&self, token: &NextToken) -> Self {
+    pub(super) fn forget_token(&self, filter: &ListingFilter, token: &NextToken) -> Self {
         let mut next = self.clone();
-        next.ground.forget(token);
-        next.cursor.take_if(|(_, known)| known == token);
-        if let Some(head) = &mut next.head {
-            head.next.take_if(|known| known == token);
+        match next.filtered.get_mut(filter) {
+            Some(listing) => listing.forget(token),
+            None => next.listing.forget(token),
         }
         next
     }
 
-    fn merge_page(&mut self, top: Depth, answer: &Answer, at: CallTime) {
-        let bottom = match (&answer.next, answer.tasks.last()) {
-            (None, _) => Depth::End,
-            (Some(_), Some(last)) => Depth::At(last.key.clone()),
-            (Some(_), None) => top.clone(),
-        };
-        if top == Depth::Top {
-            let before = self.head.take().and_then(|head| head.newest);
-            self.ground.lower_top(before.as_ref());
-            let newest = answer.tasks.first().map(|task| task.key.clone());
-            let next = answer.next.clone();
-            self.head = Some(Head { at, newest, bottom: bottom.clone(), next });
-        } else {
-            self.cursor = answer.next.clone().map(|token| (bottom.clone(), token));
+    /// The next ledger, with no more than so many tasks: the oldest of those that are finished go,
+    /// and the listing counts as known only as far down as it still is.
+    #[must_use]
+    pub(super) fn cut_to(&self, most: usize) -> Self {
+        let mut next = self.clone();
+        let surplus = self.len().saturating_sub(most);
+        let oldest_first = self.tasks.iter().rev().map(|ByTime(task)| task);
+        let gone: Vec<_> =
+            oldest_first.filter(|task| task.state.is_terminal()).take(surplus).cloned().collect();
+        let Some(newest_gone) = gone.last() else { return next };
+        for task in &gone {
+            next.remove(&task.key);
+            next.lookups.remove(&task.key.image_id);
         }
-        let told: Vec<_> = self
-            .unfinished_above(&bottom)
-            .filter(|(key, _)| top < Depth::At((*key).clone()))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in told {
-            self.tell(&key, at);
+        // Filtered listings are read again when they are asked for.
+        next.filtered = OrdMap::new();
+        match self.tasks.range(..ByTime(newest_gone.clone())).next_back() {
+            Some(ByTime(last)) => next.listing.cut_below(&last.key),
+            None => next.listing = Listing::default(),
+        }
+        next.version += 1;
+        next
+    }
+
+    fn merge_page(&mut self, filter: &ListingFilter, from: &Depth, answer: &Answer, at: CallTime) {
+        let mut listing = self.filtered(filter).cloned().unwrap_or_default();
+        let bottom = listing.merge(from, answer, at, filter.is_lasting());
+        if filter.is_lasting() {
+            // What should be on the page and is not was left out. By another state it may be
+            // rightly missing, and the page tells nothing of it.
+            let told: Vec<_> = self
+                .unfinished_above(&bottom)
+                .filter(|(task, _)| *from < Depth::At(task.key.clone()) && filter.matches(task))
+                .map(|(task, _)| task.key.clone())
+                .collect();
+            for key in told {
+                self.tell(&key, at);
+            }
         }
         for task in &answer.tasks {
             self.put(task, at);
         }
-        self.ground.add(top, bottom, answer.next.clone());
+        if filter.is_empty() {
+            self.listing = listing;
+        } else {
+            self.filtered.insert(filter.clone(), listing);
+            if self.filtered.len() > LISTINGS {
+                let oldest = self.filtered.iter().min_by_key(|(_, listing)| listing.at());
+                let oldest = oldest.map(|(filter, _)| filter.clone());
+                oldest.and_then(|filter| self.filtered.remove(&filter));
+            }
+        }
     }
 
     fn merge_images(&mut self, images: &[ImageId], answer: &Answer, at: CallTime) {
-        let remembered = self.lookups.iter().filter(|(_, known)| age(**known, at) < LOOKUPS_FOR);
-        self.lookups = remembered.map(|(image, known)| (image.clone(), *known)).collect();
+        let mark = self.listing.newest().cloned();
         for image in images {
-            self.lookups.insert(image.clone(), at);
+            self.lookups.insert(image.clone(), Lookup { at, mark: mark.clone() });
             let latest = answer.tasks.iter().find(|task| task.key.image_id == *image);
             self.tell_unfinished_of(image, latest.map(|task| &task.key), at);
         }
@@ -363,6 +407,14 @@ impl Ledger {
             .collect();
         for key in missing {
             self.remove(&key);
+        }
+        if self.lookups.len() > LOOKUPS {
+            let mut by_age: Vec<_> =
+                self.lookups.iter().map(|(image, lookup)| (lookup.at, image.clone())).collect();
+            by_age.sort_unstable();
+            for (_, image) in by_age.into_iter().take(LOOKUPS / 10) {
+                self.lookups.remove(&image);
+            }
         }
     }
 
@@ -460,7 +512,7 @@ impl Comparable<ByImage> for ImageProbe<'_> {
 mod tests {
     use super::*;
     use crate::{
-        cache::testing::{Clock, answer, image_id, images, next_page, token},
+        cache::testing::{Clock, answer, head, image_id, images, next_page, token},
         domain::TaskState,
     };
 
@@ -469,9 +521,8 @@ mod tests {
     #[test]
     fn a_merge_keeps_what_an_older_ledger_shows() {
         let clock = Clock::new();
-        let first =
-            Ledger::default().merge(&Call::Head, &answer(clock.done(1..=3), None), clock.at(0));
-        let second = first.merge(&Call::Head, &answer(clock.done(0..=3), None), clock.at(5));
+        let first = Ledger::default().merge(&head(), &answer(clock.done(1..=3), None), clock.at(0));
+        let second = first.merge(&head(), &answer(clock.done(0..=3), None), clock.at(5));
         assert_eq!(images(&first).len(), 3);
         assert_eq!(images(&second), [0, 1, 2, 3].map(image_id));
         assert!(second.version() > first.version());
@@ -481,7 +532,7 @@ mod tests {
     fn a_merge_takes_news_and_never_turns_back_or_loses() {
         let clock = Clock::new();
         let task = |state, progress| answer(vec![clock.task(1, 10, state, progress)], None);
-        let mut ledger = Ledger::default().merge(&Call::Head, &task(RUNNING, 10), clock.at(0));
+        let mut ledger = Ledger::default().merge(&head(), &task(RUNNING, 10), clock.at(0));
         for (second, news, expected) in [
             (1, task(RUNNING, 20), 20),
             (2, task(RUNNING, 15), 20),
@@ -489,7 +540,7 @@ mod tests {
             (4, task(TaskState::Completed, 100), 100),
             (5, task(RUNNING, 30), 100),
         ] {
-            ledger = ledger.merge(&Call::Head, &news, clock.at(second));
+            ledger = ledger.merge(&head(), &news, clock.at(second));
             let known = ledger.latest(&image_id(1), None).expect("not lost");
             assert_eq!(known.progress, expected, "after second {second}");
             let listed = ledger.tasks_after(None).next().expect("not lost");
@@ -507,13 +558,12 @@ mod tests {
         let clock = Clock::new();
         let running = [1, 2, 3].map(|image| clock.task(image, image, RUNNING, 0));
         let ledger = Ledger::default()
-            .merge(&Call::Head, &answer(running[..2].to_vec(), Some("a")), clock.at(0))
+            .merge(&head(), &answer(running[..2].to_vec(), Some("a")), clock.at(0))
             .merge(&next_page(&running[1], "a"), &answer(running[2..].to_vec(), None), clock.at(1));
         let told =
             |ledger: &Ledger| running.each_ref().map(|task| ledger.told(&task.key).expect("known"));
         assert_eq!(told(&ledger), [clock.at(0), clock.at(0), clock.at(1)]);
-        let ledger =
-            ledger.merge(&Call::Head, &answer(running[1..2].to_vec(), Some("b")), clock.at(2));
+        let ledger = ledger.merge(&head(), &answer(running[1..2].to_vec(), Some("b")), clock.at(2));
         assert_eq!(
             told(&ledger),
             [clock.at(2), clock.at(2), clock.at(1)],
@@ -529,7 +579,7 @@ mod tests {
         let clock = Clock::new();
         let (older, newer) = (clock.task(1, 20, RUNNING, 0), clock.task(1, 10, RUNNING, 0));
         let both = answer(vec![newer.clone(), older.clone()], None);
-        let ledger = Ledger::default().merge(&Call::Head, &both, clock.at(0)).merge(
+        let ledger = Ledger::default().merge(&head(), &both, clock.at(0)).merge(
             &Call::Images(vec![image_id(1)]),
             &answer(vec![newer.clone()], None),
             clock.at(9),
@@ -542,11 +592,11 @@ mod tests {
     fn what_is_missing_for_five_minutes_is_gone() {
         let clock = Clock::new();
         let there = answer(vec![clock.task(1, 10, RUNNING, 5)], None);
-        let ledger = Ledger::default().merge(&Call::Head, &there, clock.at(0));
+        let ledger = Ledger::default().merge(&head(), &there, clock.at(0));
         let empty = answer(vec![], None);
-        let ledger = ledger.merge(&Call::Head, &empty, clock.at(300));
+        let ledger = ledger.merge(&head(), &empty, clock.at(300));
         assert_eq!(images(&ledger).len(), 1, "one answer without it means nothing");
-        let ledger = ledger.merge(&Call::Head, &empty, clock.at(301));
+        let ledger = ledger.merge(&head(), &empty, clock.at(301));
         assert!(images(&ledger).is_empty() && ledger.latest(&image_id(1), None).is_none());
     }
 
@@ -555,9 +605,9 @@ mod tests {
         let clock = Clock::new();
         let days = 24 * 60;
         let tasks = answer(clock.done([1, 31 * days - 1, 31 * days + 1]), None);
-        let ledger = Ledger::default().merge(&Call::Head, &tasks, clock.at(0));
+        let ledger = Ledger::default().merge(&head(), &tasks, clock.at(0));
         assert_eq!(images(&ledger), [1, 31 * days - 1].map(image_id));
-        let ledger = ledger.merge(&Call::Head, &answer(clock.done([1]), None), clock.at(120));
+        let ledger = ledger.merge(&head(), &answer(clock.done([1]), None), clock.at(120));
         assert_eq!(images(&ledger), [image_id(1)]);
     }
 
@@ -568,11 +618,11 @@ mod tests {
         let estimate = |ledger: &Ledger| {
             ledger.estimated_completion(ledger.latest(&image_id(1), None).expect("known"))
         };
-        let ledger = Ledger::default().merge(&Call::Head, &task(20), clock.at(0));
+        let ledger = Ledger::default().merge(&head(), &task(20), clock.at(0));
         assert_eq!(estimate(&ledger), None, "no basis");
-        let ledger = ledger.merge(&Call::Head, &task(40), clock.at(100));
+        let ledger = ledger.merge(&head(), &task(40), clock.at(100));
         assert_eq!(estimate(&ledger), Some(clock.at(400).wall), "5 s a percent, 60 left");
-        let ledger = ledger.merge(&Call::Head, &task(40), clock.at(200));
+        let ledger = ledger.merge(&head(), &task(40), clock.at(200));
         assert_eq!(estimate(&ledger), Some(clock.at(800).wall), "it stood still: 10 s a percent");
     }
 
@@ -582,21 +632,21 @@ mod tests {
         let tasks = clock.done(1..=9);
         let lookup = Call::Images(vec![image_id(2)]);
         let ledger = Ledger::default()
-            .merge(&Call::Head, &answer(tasks[6..].to_vec(), None), clock.at(0))
+            .merge(&head(), &answer(tasks[6..].to_vec(), None), clock.at(0))
             .merge(&lookup, &answer(tasks[1..2].to_vec(), None), clock.at(1))
-            .merge(&Call::Head, &answer(tasks[..2].to_vec(), Some("a")), clock.at(2));
+            .merge(&head(), &answer(tasks[..2].to_vec(), Some("a")), clock.at(2));
         let bottom = Depth::At(tasks[1].key.clone());
-        assert_eq!(ledger.ground().bottom(), &bottom, "what is between 2 and 7 was never read");
+        assert_eq!(ledger.listing().bottom(), &bottom, "what is between 2 and 7 was never read");
     }
 
     #[test]
     fn a_refused_token_is_forgotten_everywhere() {
         let clock = Clock::new();
         let page = answer(clock.done(1..=3), Some("a"));
-        let ledger =
-            Ledger::default().merge(&Call::Head, &page, clock.at(0)).forget_token(&token("a"));
-        assert_eq!(ledger.ground().next(), None);
-        assert_eq!(ledger.head().expect("a head").next, None);
+        let ledger = Ledger::default()
+            .merge(&head(), &page, clock.at(0))
+            .forget_token(&ListingFilter::default(), &token("a"));
+        assert_eq!(ledger.listing().onwards(None), None);
         assert_eq!(images(&ledger).len(), 3);
     }
 }

@@ -8,7 +8,9 @@
 mod ground;
 mod keeper;
 mod ledger;
+mod listing;
 mod need;
+mod open;
 mod outcome;
 mod page;
 mod plan;
@@ -51,6 +53,11 @@ pub struct Settings {
     pub scope_idle: Duration,
     /// Most callers that may wait for EC2 at once in one scope.
     pub max_waiting: usize,
+    /// Most different questions that may wait for EC2 at once in one scope.
+    pub max_needs: usize,
+    /// Most tasks that are kept of one scope. What would be more is refused; when new tasks make it
+    /// more, the oldest of those that are finished go.
+    pub max_tasks: usize,
 }
 
 impl Default for Settings {
@@ -63,6 +70,8 @@ impl Default for Settings {
             max_scopes: 64,
             scope_idle: Duration::from_hours(1),
             max_waiting: 100_000,
+            max_needs: 10_000,
+            max_tasks: 200_000,
         }
     }
 }

@@ -4,8 +4,13 @@ use std::collections::BTreeSet;
 
 use tokio::time::Instant;
 
-use super::{ground::Depth, ledger::Ledger};
-use crate::domain::{BucketName, CallTime, ImageId, StoreImageTask, TaskFilter, TaskKey};
+use super::{
+    ground::Depth,
+    ledger::{Ledger, Lookup},
+};
+use crate::domain::{
+    BucketName, CallTime, ImageId, ListingFilter, StoreImageTask, TaskFilter, TaskKey,
+};
 
 /// What a caller must have known. What it is told is then read from the ledger that knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -85,8 +90,13 @@ impl Need {
     pub fn known(&self, ledger: &Ledger) -> Known {
         match self {
             Self::Listing { filter, after, count } => {
-                listing_depth(ledger, filter, after.as_ref(), *count)
-                    .map_or(Known::Not, |depth| known_down_to(ledger, &depth, filter))
+                let of = |listing: &ListingFilter| {
+                    listing_known(ledger, listing, filter, after.as_ref(), *count)
+                };
+                match filter.listing() {
+                    listing if listing.is_empty() => of(&listing),
+                    listing => of(&ListingFilter::default()).or(of(&listing)),
+                }
             }
             Self::Latest { images, bucket } => images
                 .iter()
@@ -100,15 +110,33 @@ impl Need {
     }
 }
 
-/// How far down the listing must be known for the first `count` tasks that pass; None when it is
-/// not known that far.
+/// What one of EC2's listings tells of the first `count` tasks that pass: as of its head page, which
+/// tells of all that is new, and of the calls that tell of what is unfinished below it.
+fn listing_known(
+    ledger: &Ledger,
+    listing: &ListingFilter,
+    filter: &TaskFilter,
+    after: Option<&TaskKey>,
+    count: usize,
+) -> Known {
+    let Some(read) = ledger.filtered(listing) else { return Known::Not };
+    let Some(depth) = listing_depth(ledger, read.bottom(), filter, after, count) else {
+        return Known::Not;
+    };
+    unfinished_that_matter(ledger, &depth, listing, filter)
+        .map(|(_, told)| Known::AsOf(told))
+        .fold(read.as_of(), Known::and)
+}
+
+/// How far down a listing must be known for the first `count` tasks that pass; None when it is not
+/// known that far.
 pub(super) fn listing_depth(
     ledger: &Ledger,
+    bottom: &Depth,
     filter: &TaskFilter,
     after: Option<&TaskKey>,
     count: usize,
 ) -> Option<Depth> {
-    let bottom = ledger.ground().bottom();
     let last = ledger
         .tasks_after(after)
         .take_while(|task| Depth::At(task.key.clone()) <= *bottom)
@@ -120,56 +148,72 @@ pub(super) fn listing_depth(
     }
 }
 
-/// The listing down to a depth: as of the head page, which tells of all that is new, and of the
-/// calls that tell of what is unfinished below it.
-fn known_down_to(ledger: &Ledger, depth: &Depth, filter: &TaskFilter) -> Known {
-    unfinished_that_matter(ledger, depth, filter)
-        .map(|(_, told)| Known::AsOf(told))
-        .fold(ledger.head().map(|head| head.at).into(), Known::and)
-}
-
-/// The unfinished tasks down to a depth that may pass the filter now or after a change.
+/// The unfinished tasks down to a depth that a new head page would leave in doubt. Of a listing that
+/// lasts these are all that may pass after a change of state; of one by state, those that pass as
+/// far as is known: what came to pass is listed.
 pub(super) fn unfinished_that_matter<'a>(
     ledger: &'a Ledger,
     depth: &'a Depth,
+    listing: &'a ListingFilter,
     filter: &'a TaskFilter,
 ) -> impl Iterator<Item = (&'a StoreImageTask, CallTime)> {
-    ledger
-        .unfinished_above(depth)
-        .filter_map(|(key, told)| Some((&**ledger.task(key)?, told)))
-        .filter(|(task, _)| filter.could_match(task))
+    let matters = |task: &StoreImageTask| {
+        if listing.is_lasting() { filter.could_match(task) } else { filter.matches(task) }
+    };
+    ledger.unfinished_above(depth).filter(move |(task, _)| matters(task))
 }
 
-/// The latest task of an image is known by a look-up, or by the listing when that is known down to
-/// where the task is, or to the end when there is none.
+/// The latest task of an image is known by a look-up or by the listing, of one bucket's if need be.
 pub(super) fn latest_known(ledger: &Ledger, image: &ImageId, bucket: Option<&BucketName>) -> Known {
-    latest_by_lookup(ledger, image, bucket).or(latest_by_listing(ledger, image, bucket))
+    let looked_up = lookup_that_tells(ledger, image, bucket).map(|lookup| lookup.at);
+    let known = Known::from(looked_up).or(latest_by_listing(ledger, image, bucket));
+    let Some(bucket) = bucket else { return known };
+    let filter = TaskFilter {
+        images: [image.clone()].into(),
+        buckets: [bucket.clone()].into(),
+        ..TaskFilter::default()
+    };
+    known.or(listing_known(ledger, &filter.listing(), &filter, None, 1))
 }
 
 /// A look-up answers the latest task into any bucket, so for one bucket it tells only when it is
 /// that one, or when there is none at all.
-fn latest_by_lookup(ledger: &Ledger, image: &ImageId, bucket: Option<&BucketName>) -> Known {
+fn lookup_that_tells<'a>(
+    ledger: &'a Ledger,
+    image: &ImageId,
+    bucket: Option<&BucketName>,
+) -> Option<&'a Lookup> {
     let tells = match (bucket, ledger.latest(image, None)) {
         (None, _) | (_, None) => true,
         (Some(bucket), Some(task)) => *task.key.bucket == *bucket.as_str(),
     };
-    ledger.looked_up(image).filter(|_| tells).into()
+    ledger.looked_up(image).filter(|_| tells)
 }
 
 fn latest_by_listing(ledger: &Ledger, image: &ImageId, bucket: Option<&BucketName>) -> Known {
-    let depth = match ledger.latest(image, bucket.map(BucketName::as_str)) {
-        Some(task) => Depth::At(task.key.clone()),
-        None => Depth::End,
-    };
-    if depth > *ledger.ground().bottom() {
+    if !listing_would_show(ledger, image, bucket) {
         return Known::Not;
     }
-    let listed: Known = ledger.head().map(|head| head.at).into();
-    match depth {
-        Depth::At(key) => match ledger.told(&key) {
-            Some(told) => listed.and(Known::AsOf(told)),
-            None => listed,
-        },
-        _ => listed,
-    }
+    let told = ledger
+        .latest(image, bucket.map(BucketName::as_str))
+        .and_then(|latest| ledger.told(&latest.key))
+        .map_or(Known::ForEver, Known::AsOf);
+    ledger.listing().as_of().and(told)
+}
+
+/// Whether the listing, as far down as it is known, would show a newer task of an image than the
+/// one that is known: when it reaches down to that one, or to the end when there is none, or to
+/// where it began when the image was looked up.
+pub(super) fn listing_would_show(
+    ledger: &Ledger,
+    image: &ImageId,
+    bucket: Option<&BucketName>,
+) -> bool {
+    let bottom = ledger.listing().bottom();
+    let reaches = |key: &TaskKey| Depth::At(key.clone()) <= *bottom;
+    let latest = ledger.latest(image, bucket.map(BucketName::as_str));
+    let mark = || lookup_that_tells(ledger, image, bucket)?.mark.as_ref();
+    *bottom == Depth::End
+        || latest.is_some_and(|task| reaches(&task.key))
+        || mark().is_some_and(reaches)
 }

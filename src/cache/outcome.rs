@@ -75,6 +75,11 @@ pub enum CacheError {
     /// Too many callers wait in this scope.
     #[error("too many requests wait for EC2 already; try again in a moment")]
     TooManyWaiting,
+    /// The ledger has no room for more tasks.
+    #[error(
+        "this account and region has more tasks than the gateway keeps; ask for the newest, or name fewer"
+    )]
+    TooManyTasks,
     /// Too many scopes are in use.
     #[error("too many accounts and regions are in use at once; try again later")]
     TooManyScopes,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{ground::Depth, ledger::Ledger};
+use super::{ground::Depth, ledger::Ledger, listing::Listing};
 use crate::domain::{ImageId, StoreImageTask, TaskFilter, TaskKey};
 
 /// Tasks in sort order.
@@ -18,7 +18,9 @@ impl Ledger {
     /// The first `count` tasks that pass, after a place: the answer to [`super::Need::Listing`].
     #[must_use]
     pub fn page(&self, filter: &TaskFilter, after: Option<&TaskKey>, count: usize) -> Page {
-        let bottom = self.ground().bottom();
+        let of_all = self.listing().bottom();
+        let filtered = self.filtered(&filter.listing()).map(Listing::bottom);
+        let bottom = filtered.map_or(of_all, |filtered| of_all.max(filtered));
         let mut passing = self
             .tasks_after(after)
             .take_while(|task| Depth::At(task.key.clone()) <= *bottom)

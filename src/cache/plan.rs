@@ -3,36 +3,42 @@
 //! A pure function. It takes the head page first, since that mostly meets everything, then
 //! look-ups, and walks further down only for what nothing else can tell.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
 use super::{
     ground::Depth,
     ledger::{Call, Ledger},
-    need::{Known, Need, latest_known, listing_depth, unfinished_that_matter},
+    listing::Listing,
+    need::{Known, Need, latest_known, listing_depth, listing_would_show, unfinished_that_matter},
 };
-use crate::domain::{BucketName, ImageId, MAX_IMAGES_PER_CALL, TaskFilter, TaskKey};
+use crate::domain::{
+    BucketName, ImageId, ListingFilter, MAX_IMAGES_PER_CALL, MAX_TASKS_PER_CALL, TaskFilter,
+    TaskKey,
+};
 
-/// After this many calls in a row for what is urgent, a walk that waits gets one.
-const URGENT_IN_A_ROW: u32 = 3;
+/// After this many calls in a row that bring nothing to who waits longest, the next is for them.
+const PASSED_OVER: u32 = 3;
 
 /// A need and the call that it must at least be known from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Demand {
-    pub(super) need: Need,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Demand<'a> {
+    pub(super) need: &'a Need,
     pub(super) since: Instant,
 }
 
 /// What the ledger lacks for a demand: what kind of call brings it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Lack {
-    /// The head page.
-    Head,
+    /// The head page of a listing.
+    Head(ListingFilter),
+    /// A listing below what is known of it.
+    Deeper(ListingFilter),
     /// The latest tasks of these images.
     Images(Vec<ImageId>),
-    /// The listing below what is known, or once more at a task that no look-up reaches.
-    Deeper(Option<TaskKey>),
+    /// What has become of these tasks, which the head page does not show.
+    Unfinished(Vec<TaskKey>),
 }
 
 /// Sets of images of which EC2 refuses at least one, it is not known which: asked for apart from
@@ -66,47 +72,191 @@ impl Suspects {
     }
 }
 
+/// Makes the plans of one keeper, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) suspects: Suspects,
+    /// How many calls in a row brought nothing to who waits longest.
+    passed_over: u32,
+    /// The images whose latest task was not known when the last plan was made.
+    wanted: BTreeSet<ImageId>,
+    /// The last call was for a page of all tasks.
+    paged: bool,
+    /// How many of the wanted images such a page brought. None before the first.
+    page_brings: Option<usize>,
+}
+
+impl Plan {
+    /// The next call, or none when all demands are met. They come in the order of their arrival.
+    pub(super) fn next(&mut self, ledger: &Ledger, demands: &[Demand<'_>]) -> Option<Call> {
+        let lacks: Vec<_> = demands
+            .iter()
+            .filter_map(|demand| Some((demand.since, lack(ledger, *demand)?)))
+            .collect();
+        let (_, longest) = lacks.first()?;
+        let wanted = wanted(ledger, demands);
+        if self.paged {
+            self.page_brings = Some(self.wanted.difference(&wanted).count());
+        }
+        let urgent = self.passed_over < PASSED_OVER;
+        let call = self.best(ledger, if urgent { &lacks } else { &lacks[..1] })?;
+        self.passed_over = if serves(ledger, &call, longest) { 0 } else { self.passed_over + 1 };
+        self.paged = matches!(&call, Call::Page { filter, .. } if filter.is_empty());
+        self.wanted = wanted;
+        Some(call)
+    }
+
+    /// A page could not be had: what else there is may do.
+    pub(super) fn page_failed(&mut self) {
+        self.paged = false;
+        self.page_brings = Some(0);
+    }
+
+    /// The head page first, since it mostly meets everything; then what takes one call, and walks
+    /// last.
+    fn best(&self, ledger: &Ledger, lacks: &[(Instant, Lack)]) -> Option<Call> {
+        let all = ListingFilter::default();
+        let mut images = Vec::new();
+        let mut unfinished = Unfinished::default();
+        let (mut head, mut deeper) = (None, None);
+        for (since, lack) in lacks {
+            match lack {
+                Lack::Head(filter) if filter.is_empty() => return Some(Call::head(all)),
+                Lack::Head(filter) => head = head.or(Some(filter)),
+                Lack::Deeper(filter) => deeper = deeper.or(Some(filter)),
+                Lack::Images(more) => images.extend(more.iter().cloned()),
+                Lack::Unfinished(tasks) => unfinished.add(*since, tasks),
+            }
+        }
+        if let Some(page) = self.page_with_more_than_a_look_up(ledger, &images) {
+            return Some(page);
+        }
+        if let Some(sweep) = unfinished.sweep(ledger) {
+            return Some(sweep);
+        }
+        images.extend(unfinished.to_look_up(ledger));
+        batch(images, &self.suspects)
+            .map(Call::Images)
+            .or_else(|| head.map(|filter| Call::head(filter.clone())))
+            .or_else(|| deeper.map(|filter| walk(ledger, filter, None)))
+            .or_else(|| Some(walk(ledger, &all, Some(unfinished.hidden(ledger)?))))
+    }
+
+    /// Many unknown images are found by walking, as long as a page brings more of them than a
+    /// look-up would. Before the first page it is worth a try.
+    fn page_with_more_than_a_look_up(&self, ledger: &Ledger, images: &[ImageId]) -> Option<Call> {
+        let distinct: BTreeSet<_> = images.iter().collect();
+        let worth_it = distinct.len() > MAX_IMAGES_PER_CALL
+            && self.page_brings.is_none_or(|brings| brings > MAX_IMAGES_PER_CALL);
+        let (from, token) = ledger.listing().onwards(None).filter(|_| worth_it)?;
+        Some(Call::Page { filter: ListingFilter::default(), from, token: Some(token) })
+    }
+}
+
+/// Unfinished tasks of which news are wanted, with the time of the oldest call that would do.
+#[derive(Default)]
+struct Unfinished(BTreeMap<TaskKey, Instant>);
+
+impl Unfinished {
+    fn add(&mut self, since: Instant, tasks: &[TaskKey]) {
+        for key in tasks {
+            let wanted = self.0.entry(key.clone()).or_insert(since);
+            *wanted = since.max(*wanted);
+        }
+    }
+
+    /// The listing of what is in progress tells of 200 tasks a call, also of those that a newer task
+    /// of their image hides from look-ups. What has left it is then looked up.
+    fn sweep(&self, ledger: &Ledger) -> Option<Call> {
+        let filter = ListingFilter::in_progress();
+        let swept = ledger.filtered(&filter);
+        let is_swept = |key: &TaskKey, since: Instant| {
+            swept.is_some_and(|listing| {
+                listing.as_of().meets(since) && Depth::At(key.clone()) <= *listing.bottom()
+            })
+        };
+        let open: Vec<_> = self.0.iter().filter(|(key, since)| !is_swept(key, **since)).collect();
+        let since = *open.iter().map(|(_, since)| *since).max()?;
+        let page = usize::try_from(MAX_TASKS_PER_CALL).unwrap_or(usize::MAX);
+        let pages = 1 + ledger.unfinished() / page;
+        let worth_it = pages < open.len().div_ceil(MAX_IMAGES_PER_CALL)
+            || open.iter().any(|(key, _)| is_hidden(ledger, key));
+        worth_it.then(|| match swept {
+            Some(listing) if listing.as_of().meets(since) => walk(ledger, &filter, None),
+            _ => Call::head(filter),
+        })
+    }
+
+    fn to_look_up(&self, ledger: &Ledger) -> impl Iterator<Item = ImageId> {
+        self.0.keys().filter(|key| !is_hidden(ledger, key)).map(|key| key.image_id.clone())
+    }
+
+    fn hidden(&self, ledger: &Ledger) -> Option<&TaskKey> {
+        self.0.keys().find(|key| is_hidden(ledger, key))
+    }
+}
+
+/// Whether a look-up does not tell of this task: it names only the latest of an image.
+fn is_hidden(ledger: &Ledger, key: &TaskKey) -> bool {
+    ledger.latest(&key.image_id, None).is_none_or(|latest| latest.key != *key)
+}
+
+/// The images whose latest task is wanted and not known.
+fn wanted(ledger: &Ledger, demands: &[Demand<'_>]) -> BTreeSet<ImageId> {
+    let mut wanted = BTreeSet::new();
+    for Demand { need, since } in demands {
+        if let Need::Latest { images, bucket } = need {
+            let unknown = images
+                .iter()
+                .filter(|image| !latest_known(ledger, image, bucket.as_ref()).meets(*since));
+            wanted.extend(unknown.cloned());
+        }
+    }
+    wanted
+}
+
+/// Whether a call is one of those that bring what is lacking.
+pub(super) fn serves(ledger: &Ledger, call: &Call, lack: &Lack) -> bool {
+    match (call, lack) {
+        (Call::Page { filter, .. }, Lack::Head(wanted) | Lack::Deeper(wanted)) => filter == wanted,
+        (Call::Page { filter, .. }, Lack::Images(_)) => filter.is_empty(),
+        (Call::Page { filter, .. }, Lack::Unfinished(tasks)) => {
+            *filter == ListingFilter::in_progress()
+                || (filter.is_empty() && tasks.iter().any(|key| is_hidden(ledger, key)))
+        }
+        (Call::Images(images), Lack::Images(wanted)) => {
+            wanted.iter().any(|image| images.contains(image))
+        }
+        (Call::Images(images), Lack::Unfinished(tasks)) => {
+            tasks.iter().any(|key| images.contains(&key.image_id))
+        }
+        (Call::Images(_), Lack::Head(_) | Lack::Deeper(_)) => false,
+    }
+}
+
+/// Whether the ledger would hold more tasks for it.
+pub(super) fn grows(ledger: &Ledger, lack: &Lack) -> bool {
+    match lack {
+        Lack::Head(filter) => !filter.is_empty(),
+        Lack::Deeper(_) => true,
+        Lack::Images(images) => images.iter().any(|image| ledger.latest(image, None).is_none()),
+        Lack::Unfinished(_) => false,
+    }
+}
+
 /// What a demand lacks; None when it is met.
-pub(super) fn lack(ledger: &Ledger, demand: &Demand) -> Option<Lack> {
+pub(super) fn lack(ledger: &Ledger, demand: Demand<'_>) -> Option<Lack> {
     let Demand { need, since } = demand;
-    if need.known(ledger).meets(*since) {
+    if need.known(ledger).meets(since) {
         return None;
     }
     Some(match need {
         Need::Listing { filter, after, count } => {
-            listing_lack(ledger, *since, filter, after.as_ref(), *count)
+            listing_lack(ledger, since, filter, after.as_ref(), *count)
         }
-        Need::Latest { images, bucket } => latest_lack(ledger, *since, images, bucket.as_ref()),
-        Need::Task(key) => task_lack(ledger, *since, key),
+        Need::Latest { images, bucket } => latest_lack(ledger, since, images, bucket.as_ref()),
+        Need::Task(key) => task_lack(ledger, since, key),
     })
-}
-
-/// The next call: the one that meets the most of the demands, or none when all are met.
-pub(super) fn next_call<'a>(
-    ledger: &Ledger,
-    demands: impl Iterator<Item = &'a Demand>,
-    suspects: &Suspects,
-    urgent_in_a_row: u32,
-) -> Option<Call> {
-    let mut head = false;
-    let mut images = Vec::new();
-    let mut deeper = None;
-    for lack in demands.filter_map(|demand| lack(ledger, demand)) {
-        match lack {
-            Lack::Head => head = true,
-            Lack::Images(more) => images.extend(more),
-            Lack::Deeper(target) => deeper = deeper.or(Some(target)),
-        }
-    }
-    if let Some(target) = &deeper
-        && (urgent_in_a_row >= URGENT_IN_A_ROW || (!head && images.is_empty()))
-    {
-        return Some(walk(ledger, target.as_ref()));
-    }
-    if head {
-        return Some(Call::Head);
-    }
-    batch(images, suspects).map(Call::Images)
 }
 
 /// As many images as one call takes, beginning with the one that waits longest; of a set with a
@@ -125,25 +275,17 @@ fn batch(images: Vec<ImageId>, suspects: &Suspects) -> Option<Vec<ImageId>> {
     Some(batch)
 }
 
-/// Onwards from the bottom, or over known ground down to a task.
-fn walk(ledger: &Ledger, target: Option<&TaskKey>) -> Call {
-    let ground = ledger.ground();
-    let wanted = target.map_or_else(|| ground.bottom().clone(), |key| Depth::At(key.clone()));
-    let from_bottom =
-        target.is_none().then(|| Some((ground.bottom().clone(), ground.next()?.clone()))).flatten();
-    let from_cursor = || ledger.cursor().filter(|(depth, _)| *depth < wanted).cloned();
-    let from_head = || {
-        let head = ledger.head().filter(|head| head.bottom < wanted || target.is_none())?;
-        Some((head.bottom.clone(), head.next.clone()?))
-    };
-    match from_bottom.or_else(from_cursor).or_else(from_head) {
-        Some((from, token)) => Call::Next { from, token },
-        None => Call::Head,
+/// Onwards from the bottom of a listing, or over known ground down to a task.
+fn walk(ledger: &Ledger, filter: &ListingFilter, target: Option<&TaskKey>) -> Call {
+    let onwards = ledger.filtered(filter).and_then(|listing| listing.onwards(target));
+    match onwards {
+        Some((from, token)) => Call::Page { filter: filter.clone(), from, token: Some(token) },
+        None => Call::head(filter.clone()),
     }
 }
 
 fn head_is_fresh(ledger: &Ledger, since: Instant) -> bool {
-    Known::from(ledger.head().map(|head| head.at)).meets(since)
+    ledger.listing().as_of().meets(since)
 }
 
 fn listing_lack(
@@ -153,23 +295,37 @@ fn listing_lack(
     after: Option<&TaskKey>,
     count: usize,
 ) -> Lack {
-    if !head_is_fresh(ledger, since) {
-        return Lack::Head;
-    }
-    let Some(depth) = listing_depth(ledger, filter, after, count) else {
-        return Lack::Deeper(None);
+    let depth = |read: &Listing| listing_depth(ledger, read.bottom(), filter, after, count);
+    let of_all = ledger.listing();
+    let own = filter.listing();
+    let listing = if depth(of_all).is_none() && of_all.at().is_some() && is_selective(ledger, &own)
+    {
+        own
+    } else {
+        ListingFilter::default()
     };
-    let stale = unfinished_that_matter(ledger, &depth, filter)
+    let Some(read) = ledger.filtered(&listing).filter(|read| read.as_of().meets(since)) else {
+        return Lack::Head(listing);
+    };
+    let Some(depth) = depth(read) else {
+        return Lack::Deeper(listing);
+    };
+    let stale = unfinished_that_matter(ledger, &depth, &listing, filter)
         .filter(|(_, told)| !Known::AsOf(*told).meets(since));
-    let mut images = Vec::new();
-    let mut deepest = None;
-    for (task, _) in stale {
-        match task_lack(ledger, since, &task.key) {
-            Lack::Images(image) => images.extend(image),
-            _ => deepest = Some(task.key.clone()),
-        }
+    Lack::Unfinished(stale.map(|(task, _)| task.key.clone()).collect())
+}
+
+/// Whether EC2's own filter leaves out most tasks, going by the newest of them. Where it does not,
+/// the listing of all tasks is the better one to walk: it serves other questions too, and stays
+/// known when states change.
+fn is_selective(ledger: &Ledger, filter: &ListingFilter) -> bool {
+    let page = usize::try_from(MAX_TASKS_PER_CALL).unwrap_or(usize::MAX);
+    let (mut passing, mut all) = (0, 0);
+    for task in ledger.tasks_after(None).take(page) {
+        all += 1;
+        passing += usize::from(filter.matches(task));
     }
-    if images.is_empty() { Lack::Deeper(deepest) } else { Lack::Images(images) }
+    !filter.is_empty() && 2 * passing < all
 }
 
 fn latest_lack(
@@ -178,61 +334,73 @@ fn latest_lack(
     images: &BTreeSet<ImageId>,
     bucket: Option<&BucketName>,
 ) -> Lack {
-    let unmet = || images.iter().filter(|image| !latest_known(ledger, image, bucket).meets(since));
-    if !head_is_fresh(ledger, since) && unmet().any(|image| head_would_tell(ledger, image, bucket))
-    {
-        return Lack::Head;
+    let unmet: Vec<_> = images
+        .iter()
+        .filter(|image| !latest_known(ledger, image, bucket).meets(since))
+        .cloned()
+        .collect();
+    let fresh = head_is_fresh(ledger, since);
+    if !fresh && unmet.iter().any(|image| head_would_tell(ledger, image, bucket)) {
+        return Lack::Head(ListingFilter::default());
     }
     // A look-up that named a task into another bucket has told what it can: only the listing has
     // the older ones.
-    let (looked_up, ask): (Vec<_>, Vec<_>) = unmet()
-        .cloned()
-        .partition(|image| bucket.is_some() && Known::from(ledger.looked_up(image)).meets(since));
-    if !ask.is_empty() {
-        return Lack::Images(ask);
-    }
-    let filter = TaskFilter {
-        images: looked_up.into_iter().collect(),
-        buckets: bucket.into_iter().cloned().collect(),
-        ..TaskFilter::default()
+    let is_looked_up = |image: &ImageId| {
+        bucket.is_some()
+            && ledger.looked_up(image).is_some_and(|lookup| Known::AsOf(lookup.at).meets(since))
     };
-    listing_lack(ledger, since, &filter, None, 1)
+    let (looked_up, ask): (Vec<_>, Vec<_>) = unmet.into_iter().partition(is_looked_up);
+    if ask.is_empty() {
+        let filter = TaskFilter {
+            images: looked_up.into_iter().collect(),
+            buckets: bucket.into_iter().cloned().collect(),
+            ..TaskFilter::default()
+        };
+        return listing_lack(ledger, since, &filter, None, 1);
+    }
+    // Where the listing shows that there is no newer task, only that one's state is wanted.
+    let shown = |image: &ImageId| {
+        ledger
+            .latest(image, None)
+            .filter(|_| fresh && bucket.is_none() && listing_would_show(ledger, image, None))
+    };
+    match ask.iter().map(|image| shown(image).map(|task| task.key.clone())).collect() {
+        Some(tasks) => Lack::Unfinished(tasks),
+        None => Lack::Images(ask),
+    }
 }
 
-/// Whether a new head page would settle the latest task of an image: it does when the listing is
-/// known down to that task, or to the end, and the task itself is on the page or finished.
+/// Whether a new head page would settle the latest task of an image: it does when the listing would
+/// show a newer one, and the one that is known is on the page or finished.
 fn head_would_tell(ledger: &Ledger, image: &ImageId, bucket: Option<&BucketName>) -> bool {
-    let Some(head) = ledger.head() else { return true };
-    let depth = match ledger.latest(image, bucket.map(BucketName::as_str)) {
-        Some(task) if task.state.is_terminal() => Depth::At(task.key.clone()),
-        Some(task) if Depth::At(task.key.clone()) <= head.bottom => return true,
-        // Below the page and unfinished: a look-up tells, unless a newer task hides this one.
-        Some(task) => {
-            return ledger.latest(image, None).is_some_and(|latest| latest.key != task.key);
+    let Some(head) = ledger.listing().head_bottom() else { return true };
+    match ledger.latest(image, bucket.map(BucketName::as_str)) {
+        Some(task) if !task.state.is_terminal() => {
+            // Below the page a look-up tells, unless a newer task hides this one.
+            Depth::At(task.key.clone()) <= *head || is_hidden(ledger, &task.key)
         }
-        None => Depth::End,
-    };
-    depth <= *ledger.ground().bottom()
+        _ => listing_would_show(ledger, image, bucket),
+    }
 }
 
 fn task_lack(ledger: &Ledger, since: Instant, key: &TaskKey) -> Lack {
-    let on_head = ledger.head().is_none_or(|head| Depth::At(key.clone()) <= head.bottom);
-    let is_latest = ledger.latest(&key.image_id, None).is_some_and(|task| task.key == *key);
+    let head = ledger.listing().head_bottom();
+    let on_head = head.is_none_or(|bottom| Depth::At(key.clone()) <= *bottom);
     if on_head && !head_is_fresh(ledger, since) {
-        Lack::Head
-    } else if is_latest {
-        Lack::Images(vec![key.image_id.clone()])
+        Lack::Head(ListingFilter::default())
     } else {
-        Lack::Deeper(Some(key.clone()))
+        Lack::Unfinished(vec![key.clone()])
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
-        cache::testing::{Clock, answer, image_id, next_page, token},
-        domain::{StoreImageTask, TaskState},
+        cache::testing::{Clock, answer, head, image_id, next_page, token},
+        domain::{StoreImageTask, TaskState, TaskStateKind},
     };
 
     /// A clock, and a ledger of an account with tasks 1 to 400: the head page read down to 200 at
@@ -255,7 +423,7 @@ mod tests {
             tasks[299] = clock.task(150, 300, TaskState::InProgress, 7);
             let end = (!whole).then_some("b");
             let ledger = Ledger::default()
-                .merge(&Call::Head, &answer(tasks[..200].to_vec(), Some("a")), clock.at(0))
+                .merge(&head(), &answer(tasks[..200].to_vec(), Some("a")), clock.at(0))
                 .merge(
                     &next_page(&tasks[199], "a"),
                     &answer(tasks[200..].to_vec(), end),
@@ -264,12 +432,15 @@ mod tests {
             Self { clock, tasks, ledger }
         }
 
-        fn demand(&self, need: Need, since: u64) -> Demand {
-            Demand { need, since: self.clock.at(since).instant }
+        /// The call for these needs, as of this second.
+        fn call(&self, needs: &[Need], since: u64) -> Option<Call> {
+            self.next(&mut Plan::default(), needs, since)
         }
 
-        fn call(&self, demands: &[Demand]) -> Option<Call> {
-            next_call(&self.ledger, demands.iter(), &Suspects::default(), 0)
+        fn next(&self, plan: &mut Plan, needs: &[Need], since: u64) -> Option<Call> {
+            let since = self.clock.at(since).instant;
+            let demands: Vec<_> = needs.iter().map(|need| Demand { need, since }).collect();
+            plan.next(&self.ledger, &demands)
         }
     }
 
@@ -292,13 +463,13 @@ mod tests {
         let next = |name: &str, after: usize| Some(next_page(&story.tasks[after - 1], name));
         for (what, need, since, expected) in [
             ("known and fresh", listing(100), 0, None),
-            ("the top, stale", listing(100), 2, Some(Call::Head)),
+            ("the top, stale", listing(100), 2, Some(head())),
             ("as deep as known", listing(400), 0, None),
             ("deeper than known", listing(401), 0, next("b", 400)),
-            ("deeper, but the top is stale", listing(401), 2, Some(Call::Head)),
-            ("a finished image on the head page", latest([10]), 2, Some(Call::Head)),
-            ("a running image on the head page", latest([150]), 2, Some(Call::Head)),
-            ("a finished image below it", latest([390]), 2, Some(Call::Head)),
+            ("deeper, but the top is stale", listing(401), 2, Some(head())),
+            ("a finished image on the head page", latest([10]), 2, Some(head())),
+            ("a running image on the head page", latest([150]), 2, Some(head())),
+            ("a finished image below it", latest([390]), 2, Some(head())),
             (
                 "a running image below it: the head page would not tell",
                 latest([350]),
@@ -308,11 +479,16 @@ mod tests {
             ("an unknown image: nor here", latest([999]), 0, images([999])),
             ("several at once", latest([999, 1000]), 0, images([999, 1000])),
             ("a task that is over", task(10), 9, None),
-            ("a running task on the head page", task(150), 2, Some(Call::Head)),
+            ("a running task on the head page", task(150), 2, Some(head())),
             ("a running task below it", task(350), 2, images([350])),
-            ("a running task that a newer one hides", task(300), 2, next("a", 200)),
+            (
+                "a running task that a newer one hides",
+                task(300),
+                2,
+                Some(Call::head(ListingFilter::in_progress())),
+            ),
         ] {
-            assert_eq!(story.call(&[story.demand(need, since)]), expected, "{what}");
+            assert_eq!(story.call(&[need], since), expected, "{what}");
         }
     }
 
@@ -321,88 +497,188 @@ mod tests {
         let clock = Clock::new();
         let since = clock.at(0).instant;
         for need in [listing(1), listing(1000), latest([1]), latest(1..=100)] {
-            let demand = Demand { need, since };
-            let call =
-                next_call(&Ledger::default(), [&demand].into_iter(), &Suspects::default(), 0);
-            assert_eq!(call, Some(Call::Head), "{demand:?}");
+            let call = Plan::default().next(&Ledger::default(), &[Demand { need: &need, since }]);
+            assert_eq!(call, Some(head()), "{need:?}");
         }
-        assert_eq!(next_call(&Ledger::default(), [].into_iter(), &Suspects::default(), 0), None);
+        assert_eq!(Plan::default().next(&Ledger::default(), &[]), None);
     }
 
     #[test]
     fn a_head_page_serves_all_kinds_of_needs() {
         let mut story = Story::new(true);
         let needs = [listing(100), latest([10]), latest([390]), latest([999]), listing(150)];
-        let demands = needs.map(|need| story.demand(need, 2));
-        assert_eq!(story.call(&demands), Some(Call::Head));
+        assert_eq!(story.call(&needs, 2), Some(head()));
         let page = answer(story.tasks[..200].to_vec(), Some("c"));
-        story.ledger = story.ledger.merge(&Call::Head, &page, story.clock.at(2));
-        assert_eq!(story.call(&demands), None, "also that image 999 has no task: the end is known");
+        story.ledger = story.ledger.merge(&head(), &page, story.clock.at(2));
+        assert_eq!(
+            story.call(&needs, 2),
+            None,
+            "also that image 999 has no task: the end is known"
+        );
     }
 
     #[test]
     fn a_refresh_of_the_whole_list_asks_only_for_what_is_unfinished_below_the_head_page() {
         let mut story = Story::new(true);
-        let demands = [story.demand(listing(400), 2)];
         let mut calls = Vec::new();
-        while let Some(call) = story.call(&demands) {
+        while let Some(call) = story.call(&[listing(400)], 2) {
             let tasks = match &call {
-                Call::Head => answer(story.tasks[..200].to_vec(), Some("c")),
-                Call::Next { .. } => answer(story.tasks[200..].to_vec(), None),
-                Call::Images(_) => answer(vec![story.tasks[349].clone()], None),
+                Call::Page { filter, .. } if *filter == ListingFilter::in_progress() => {
+                    let running = story.tasks.iter().filter(|task| !task.state.is_terminal());
+                    answer(running.cloned().collect(), None)
+                }
+                Call::Page { token: None, .. } => answer(story.tasks[..200].to_vec(), Some("c")),
+                _ => panic!("not needed: {call:?}"),
             };
             story.ledger =
                 story.ledger.merge(&call, &tasks, story.clock.at(2 + calls.len() as u64));
             calls.push(call);
             assert!(calls.len() < 10, "{calls:?}");
         }
-        let [Call::Head, Call::Images(asked), Call::Next { token: next, .. }] = &calls[..] else {
-            panic!("{calls:?}");
+        assert_eq!(calls, [head(), Call::head(ListingFilter::in_progress())]);
+    }
+
+    #[test]
+    fn what_has_left_the_sweep_is_looked_up_and_what_a_newer_task_hides_is_walked_to() {
+        let mut story = Story::new(true);
+        let sweep = Call::head(ListingFilter::in_progress());
+        let left = answer(vec![story.tasks[149].clone()], None);
+        story.ledger = story
+            .ledger
+            .merge(&head(), &answer(story.tasks[..200].to_vec(), Some("c")), story.clock.at(2))
+            .merge(&sweep, &left, story.clock.at(3));
+        assert_eq!(story.call(&[listing(400)], 2), images([350]));
+        let over = answer(vec![story.clock.task(350, 350, TaskState::Completed, 100)], None);
+        story.ledger =
+            story.ledger.merge(&Call::Images(vec![image_id(350)]), &over, story.clock.at(4));
+        assert_eq!(story.call(&[listing(400)], 2), Some(next_page(&story.tasks[199], "c")));
+    }
+
+    #[test]
+    fn many_unfinished_tasks_are_swept_and_few_are_looked_up() {
+        let mut story = Story::new(true);
+        let running: Vec<_> =
+            (201..=261).map(|n| story.clock.task(n + 3000, n, TaskState::InProgress, 5)).collect();
+        let page = answer(running.clone(), None);
+        story.ledger =
+            story.ledger.merge(&next_page(&story.tasks[199], "a"), &page, story.clock.at(1));
+        let task = |task: &StoreImageTask| Need::Task(task.key.clone());
+        let few: Vec<_> = running.iter().take(20).map(task).collect();
+        assert_eq!(story.call(&few, 2), images(3201..=3220));
+        let many: Vec<_> = running.iter().map(task).collect();
+        assert_eq!(story.call(&many, 2), Some(Call::head(ListingFilter::in_progress())));
+    }
+
+    #[test]
+    fn a_selective_question_is_put_to_ec2_with_its_filter() {
+        let story = Story::new(false);
+        let of = |states: &[TaskStateKind], buckets: &[&str], count| Need::Listing {
+            filter: TaskFilter {
+                states: states.iter().copied().collect(),
+                buckets: buckets
+                    .iter()
+                    .map(|name| BucketName::parse(name).expect("valid"))
+                    .collect(),
+                ..TaskFilter::default()
+            },
+            after: None,
+            count,
         };
-        assert_eq!(
-            (asked, next),
-            (&vec![image_id(350)], &token("c")),
-            "and walks to the hidden one"
-        );
+        let failed = of(&[TaskStateKind::Failed], &[], 10);
+        let Need::Listing { filter, .. } = &failed else { unreachable!("it is") };
+        let call = Call::head(filter.listing());
+        assert_eq!(story.call(std::slice::from_ref(&failed), 0), Some(call.clone()));
+        let unselective = of(&[TaskStateKind::Completed], &["bucket"], 500);
+        assert_eq!(story.call(&[unselective], 0), Some(next_page(&story.tasks[399], "b")));
+        let known = of(&[TaskStateKind::Completed], &["bucket"], 100);
+        assert_eq!(story.call(&[known], 0), None);
+        // Its answer is merged like any other.
+        let old = story.clock.task(5000, 5000, TaskState::Failed, 5);
+        let ledger = story.ledger.merge(&call, &answer(vec![old.clone()], None), story.clock.at(2));
+        assert!(ledger.task(&old.key).is_some());
+        let since = story.clock.at(2).instant;
+        let demand = Demand { need: &failed, since };
+        assert_eq!(Plan::default().next(&ledger, &[demand]), None, "the head page is not needed");
+        assert_eq!(ledger.page(&filter.clone(), None, 10).tasks, [Arc::new(old)]);
+    }
+
+    #[test]
+    fn an_image_that_was_looked_up_stays_known_while_the_head_pages_join() {
+        let mut story = Story::new(false);
+        let lookup = Call::Images(vec![image_id(5000), image_id(5001)]);
+        let found = answer(story.clock.done([5000]), None);
+        story.ledger = story.ledger.merge(&lookup, &found, story.clock.at(2));
+        assert_eq!(story.call(&[latest([5000, 5001])], 9), Some(head()));
+        let next = answer(story.clock.done(0..=199), Some("c"));
+        let joined = story.ledger.merge(&head(), &next, story.clock.at(9));
+        let since = story.clock.at(9).instant;
+        let need = latest([5000, 5001]);
+        let call = |ledger: &Ledger| Plan::default().next(ledger, &[Demand { need: &need, since }]);
+        assert_eq!(call(&joined), None, "also that image 5001 still has none");
+        let mut young = story.clock.done(1..=200);
+        for task in &mut young {
+            task.key.start_time.0 += std::time::Duration::from_hours(10);
+        }
+        let gap = story.ledger.merge(&head(), &answer(young, Some("d")), story.clock.at(9));
+        assert_eq!(call(&gap), images([5000, 5001]), "a newer task may be in the gap");
+    }
+
+    #[test]
+    fn many_images_are_found_by_walking_while_pages_bring_more_than_look_ups() {
+        let mut story = Story::new(false);
+        let mut plan = Plan::default();
+        let needs = [latest((401..=460).chain(10_000..=10_099))];
+        assert_eq!(story.next(&mut plan, &needs, 0), Some(next_page(&story.tasks[399], "b")));
+        let page = answer(story.clock.done(401..=460), Some("c"));
+        story.ledger =
+            story.ledger.merge(&next_page(&story.tasks[399], "b"), &page, story.clock.at(2));
+        let next = story.clock.task(460, 460, TaskState::Completed, 100);
+        assert_eq!(story.next(&mut plan, &needs, 0), Some(next_page(&next, "c")), "it brought 60");
+        let page = answer(story.clock.done(461..=660), Some("d"));
+        story.ledger = story.ledger.merge(&next_page(&next, "c"), &page, story.clock.at(3));
+        assert_eq!(story.next(&mut plan, &needs, 0), images(10_000..=10_019), "it brought none");
     }
 
     #[test]
     fn look_ups_are_batched_by_twenty_without_duplicates() {
         let story = Story::new(false);
-        let demands = [1000..=1015, 1010..=1100].map(|range| story.demand(latest(range), 0));
-        assert_eq!(story.call(&demands), images(1000..=1019));
+        let needs = [latest(1000..=1009), latest(1005..=1014)];
+        assert_eq!(story.call(&needs, 0), images(1000..=1014));
     }
 
     #[test]
-    fn urgent_needs_go_first_and_a_walk_does_not_wait_for_ever() {
+    fn urgent_needs_go_first_and_who_waits_longest_is_not_passed_over_for_ever() {
         let story = Story::new(false);
-        let demands = [story.demand(listing(1000), 0), story.demand(latest([999]), 0)];
-        assert_eq!(story.call(&demands), images([999]));
-        let call = next_call(&story.ledger, demands.iter(), &Suspects::default(), URGENT_IN_A_ROW);
-        assert!(matches!(call, Some(Call::Next { .. })), "{call:?}");
+        let mut plan = Plan::default();
+        let needs = [listing(1000), latest([999])];
+        for _ in 0..PASSED_OVER {
+            assert_eq!(story.next(&mut plan, &needs, 0), images([999]));
+        }
+        assert_eq!(story.next(&mut plan, &needs, 0), Some(next_page(&story.tasks[399], "b")));
+        assert_eq!(story.next(&mut plan, &needs, 0), images([999]));
     }
 
     #[test]
     fn a_walk_whose_token_was_refused_begins_anew_over_known_ground() {
         let mut story = Story::new(false);
-        let demands = [story.demand(listing(1000), 0)];
-        story.ledger = story.ledger.forget_token(&token("b"));
-        assert_eq!(story.call(&demands), Some(next_page(&story.tasks[199], "a")));
-        story.ledger = story.ledger.forget_token(&token("a"));
-        assert_eq!(story.call(&demands), Some(Call::Head));
+        let all = ListingFilter::default();
+        story.ledger = story.ledger.forget_token(&all, &token("b"));
+        assert_eq!(story.call(&[listing(1000)], 0), Some(next_page(&story.tasks[199], "a")));
+        story.ledger = story.ledger.forget_token(&all, &token("a"));
+        assert_eq!(story.call(&[listing(1000)], 0), Some(head()));
     }
 
     #[test]
-    fn a_bucket_that_a_look_up_did_not_name_is_found_by_walking() {
+    fn a_bucket_that_a_look_up_did_not_name_is_found_in_its_listing() {
         let mut story = Story::new(false);
-        let bucket = Some(BucketName::parse("other-bucket").expect("valid"));
-        let need = Need::Latest { images: [image_id(999)].into(), bucket };
-        let demands = [story.demand(need, 0)];
-        assert_eq!(story.call(&demands), images([999]));
+        let bucket = BucketName::parse("other-bucket").expect("valid");
+        let need = Need::Latest { images: [image_id(999)].into(), bucket: Some(bucket.clone()) };
+        assert_eq!(story.call(std::slice::from_ref(&need), 0), images([999]));
         let found = answer(vec![story.clock.task(999, 5000, TaskState::Completed, 100)], None);
         let call = Call::Images(vec![image_id(999)]);
         story.ledger = story.ledger.merge(&call, &found, story.clock.at(2));
-        assert_eq!(story.call(&demands), Some(next_page(&story.tasks[399], "b")));
+        let of_bucket = ListingFilter { buckets: [bucket].into(), ..ListingFilter::default() };
+        assert_eq!(story.call(&[need], 0), Some(Call::head(of_bucket)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
     ground::Depth,
     ledger::{Call, Ledger},
     need::Need,
-    plan::{Demand, Suspects, next_call},
+    plan::{Demand, Plan},
     testing::{Clock, image_id},
 };
 use crate::domain::{
@@ -90,8 +90,8 @@ impl Ec2 {
                     .filter_map(|image| state.values().find(|task| task.key.image_id == *image));
                 return Some(Answer { tasks: latest.cloned().collect(), next: None });
             }
-            Call::Head => None,
-            Call::Next { from, token } => {
+            Call::Page { token: None, .. } => None,
+            Call::Page { from, token: Some(token), .. } => {
                 let number: usize = token.0.parse().expect("ours");
                 if number < self.expired {
                     return None;
@@ -99,10 +99,12 @@ impl Ec2 {
                 Some(from.clone())
             }
         };
+        let Call::Page { filter, .. } = call else { unreachable!("look-ups were answered") };
         let state = self.replica(lag);
-        let mut rest = state
-            .values()
-            .filter(|task| place.as_ref().is_none_or(|place| Depth::At(task.key.clone()) > *place));
+        let mut rest = state.values().filter(|task| {
+            filter.matches(task)
+                && place.as_ref().is_none_or(|place| Depth::At(task.key.clone()) > *place)
+        });
         let tasks: Vec<_> = rest.by_ref().take(PAGE).cloned().collect();
         let more = rest.next().is_some();
         let next = more.then(|| NextToken(self.tokens.to_string().into()));
@@ -195,17 +197,18 @@ impl Story {
     }
 
     /// Makes the calls that the plan asks for until the need is met; how many there were.
-    fn meet(&mut self, demand: &Demand, lag: usize) -> Result<usize, TestCaseError> {
+    fn meet(&mut self, demand: Demand<'_>, lag: usize) -> Result<usize, TestCaseError> {
         let mut calls = 0;
-        while let Some(call) =
-            next_call(&self.ledger, [demand].into_iter(), &Suspects::default(), 0)
-        {
+        let mut plan = Plan::default();
+        while let Some(call) = plan.next(&self.ledger, &[demand]) {
             let before = self.ledger.clone();
             if let Some(answer) = self.ec2.answer(&call, lag) {
                 self.ledger = before.merge(&call, &answer, self.now());
             } else {
-                let Call::Next { token, .. } = &call else { unreachable!("only tokens expire") };
-                self.ledger = before.forget_token(token);
+                let Call::Page { filter, token: Some(token), .. } = &call else {
+                    unreachable!("only tokens expire")
+                };
+                self.ledger = before.forget_token(filter, token);
             }
             for known in before.tasks_after(None) {
                 let after = self.ledger.task(&known.key);
@@ -291,12 +294,12 @@ proptest! {
                     // Zero staleness means after this moment.
                     story.seconds += 1;
                     let since = story.clock.at(story.seconds.saturating_sub(staleness)).instant;
-                    let demand = Demand { need, since };
+                    let demand = Demand { need: &need, since };
                     let lag = if lags { lag } else { 0 };
                     lagged |= lag > 0;
-                    story.meet(&demand, lag)?;
+                    story.meet(demand, lag)?;
                     // A replica that lagged may have kept a new task from a page that was read.
-                    check_answer(&story, &demand.need, staleness == 0 && !lagged)?;
+                    check_answer(&story, &need, staleness == 0 && !lagged)?;
                 }
             }
         }

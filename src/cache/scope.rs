@@ -16,10 +16,13 @@ use super::{
     Settings, keeper,
     ledger::Ledger,
     need::{Known, Need},
+    open::{Open, Waiting},
     outcome::{CacheError, Forward, Found, Outcome, StaleReason},
-    plan::{Demand, Suspects},
+    plan::Demand,
 };
-use crate::domain::{CallTime, DescribeRequest, ImageId, Question, Scope, Upstream, UpstreamError};
+use crate::domain::{
+    CallTime, DescribeRequest, ImageId, ListingFilter, Question, Scope, Upstream, UpstreamError,
+};
 
 /// The cache of one scope.
 pub struct ScopeCache {
@@ -36,27 +39,14 @@ pub struct ScopeCache {
 /// What callers and the keeper share.
 #[derive(Default)]
 pub(super) struct State {
-    /// Who waits.
-    pub(super) waiting: Vec<Waiting>,
-    /// Refreshes that nobody waits for. One per question.
-    pub(super) behind: Vec<Demand>,
+    /// Who waits for what.
+    pub(super) open: Open<Verdict>,
     /// Refusals of a moment ago.
     pub(super) refusals: Refusals,
-    /// Images of which EC2 refuses at least one.
-    pub(super) suspects: Suspects,
     /// A keeper is alive.
     pub(super) kept: bool,
     /// The keeper waits for the call budget.
     pub(super) budget_spent: bool,
-}
-
-/// A caller that waits.
-pub(super) struct Waiting {
-    pub(super) demand: Demand,
-    /// It takes an old answer when EC2 cannot be asked.
-    pub(super) takes_stale: bool,
-    /// Closed when the caller has gone away.
-    pub(super) tell: oneshot::Sender<Verdict>,
 }
 
 /// What a waiting caller is told.
@@ -65,6 +55,8 @@ pub(super) enum Verdict {
     Met(Arc<Ledger>),
     /// EC2 said no, or could not be asked.
     Failed(UpstreamError),
+    /// There is no room for what it needs.
+    Refused(CacheError),
     /// The call budget is spent.
     BudgetSpent,
 }
@@ -91,8 +83,8 @@ pub(super) struct Refusal {
 
 impl Refusals {
     /// The refusal of a demand, by the same rule of freshness as an answer.
-    fn of(&self, demand: &Demand, now: Instant) -> Option<UpstreamError> {
-        let image = match &demand.need {
+    fn of(&self, demand: Demand<'_>, now: Instant) -> Option<UpstreamError> {
+        let image = match demand.need {
             Need::Latest { images, .. } => images
                 .iter()
                 .find_map(|image| self.images.get(image).filter(|known| known.counts(demand, now))),
@@ -111,7 +103,7 @@ impl Refusals {
 }
 
 impl Refusal {
-    fn counts(&self, demand: &Demand, now: Instant) -> bool {
+    fn counts(&self, demand: Demand<'_>, now: Instant) -> bool {
         self.until > now && Known::AsOf(self.at).meets(demand.since)
     }
 }
@@ -166,9 +158,8 @@ impl ScopeCache {
                 && limit.is_none_or(|limit| known.meets(limit))
                 && known != Known::Not
         };
-        let demand = Demand { need, since };
         if tolerates(self.settings.stale_while_revalidate) {
-            self.refresh_behind(demand);
+            self.refresh_behind(&need, since);
             return Ok(found(ledger, known, Outcome::StaleWhileRevalidate, now));
         }
         let takes_stale = tolerates(self.settings.stale_if_error);
@@ -177,8 +168,7 @@ impl ScopeCache {
             (_, Some(limit)) if limit < self.settings.ttl => Forward::Request,
             _ => Forward::Stale,
         };
-        let need = demand.need.clone();
-        let (verdict, collapsed) = self.wait(demand, takes_stale)?;
+        let (verdict, collapsed) = self.wait(&need, since, takes_stale)?;
         let reason = match verdict.await.map_err(|_| CacheError::KeeperLost)? {
             Verdict::Met(ledger) => {
                 let known = need.known(&ledger);
@@ -194,6 +184,7 @@ impl ScopeCache {
                 StaleReason::Failed(error)
             }
             Verdict::Failed(error) => return Err(CacheError::Upstream(error)),
+            Verdict::Refused(error) => return Err(error),
         };
         Ok(found(ledger, known, Outcome::StaleIfError(reason), Instant::now()))
     }
@@ -206,10 +197,11 @@ impl ScopeCache {
         if need.known(&self.ledger.borrow()).meets(since) {
             return Ok(());
         }
-        let (verdict, _) = self.wait(Demand { need, since }, false)?;
+        let (verdict, _) = self.wait(&need, since, false)?;
         match verdict.await.map_err(|_| CacheError::KeeperLost)? {
             Verdict::Met(_) | Verdict::BudgetSpent => Ok(()),
             Verdict::Failed(error) => Err(CacheError::Upstream(error)),
+            Verdict::Refused(error) => Err(error),
         }
     }
 
@@ -218,7 +210,10 @@ impl ScopeCache {
     /// # Errors
     /// Where it is not, or EC2 cannot be asked.
     pub async fn dry_run(&self) -> Result<(), CacheError> {
-        let request = DescribeRequest { question: Question::Head, dry_run: true };
+        let request = DescribeRequest {
+            question: Question::Listing { filter: ListingFilter::default(), next: None },
+            dry_run: true,
+        };
         let _turn = self.dry_runs.acquire().await.map_err(|_| CacheError::KeeperLost)?;
         let answer = self.upstream.clone().oneshot(request).await;
         answer.map(|_| ()).map_err(CacheError::Upstream)
@@ -231,49 +226,50 @@ impl ScopeCache {
 
     fn wait(
         self: &Arc<Self>,
-        demand: Demand,
+        need: &Need,
+        since: Instant,
         takes_stale: bool,
     ) -> Result<(oneshot::Receiver<Verdict>, bool), CacheError> {
         let mut state = self.state();
-        if let Some(error) = state.refusals.of(&demand, Instant::now()) {
+        if let Some(error) = state.refusals.of(Demand { need, since }, Instant::now()) {
             return Err(CacheError::Upstream(error));
         }
-        if state.waiting.len() >= self.settings.max_waiting {
-            state.waiting.retain(|waiting| !waiting.tell.is_closed());
-            if state.waiting.len() >= self.settings.max_waiting {
+        if !state.has_room(need, &self.settings) {
+            state.open.forget_gone();
+            if !state.has_room(need, &self.settings) {
                 return Err(CacheError::TooManyWaiting);
             }
         }
         let (tell, told) = oneshot::channel();
         if takes_stale && state.budget_spent {
-            state.push_behind(demand, &self.settings);
+            state.open.refresh_behind(need.clone(), since);
             // The receiver is in our hands, so this cannot fail.
             let _ = tell.send(Verdict::BudgetSpent);
             return Ok((told, true));
         }
-        state.waiting.push(Waiting { demand, takes_stale, tell });
+        state.open.wait(need.clone(), Waiting { since, takes_stale, tell });
         let collapsed = state.kept;
         keeper::ensure(self, &mut state);
         Ok((told, collapsed))
     }
 
-    fn refresh_behind(self: &Arc<Self>, demand: Demand) {
+    /// Over a bound it is left out: who asked has an answer, and the next to ask brings it again.
+    fn refresh_behind(self: &Arc<Self>, need: &Need, since: Instant) {
         let mut state = self.state();
-        if state.refusals.of(&demand, Instant::now()).is_none() {
-            state.push_behind(demand, &self.settings);
+        if state.refusals.of(Demand { need, since }, Instant::now()).is_none()
+            && state.has_room(need, &self.settings)
+        {
+            state.open.refresh_behind(need.clone(), since);
             keeper::ensure(self, &mut state);
         }
     }
 }
 
 impl State {
-    /// Adds a refresh that nobody waits for. Over the bound it is left out: who asked has an
-    /// answer, and the next to ask brings it again.
-    pub(super) fn push_behind(&mut self, demand: Demand, settings: &Settings) {
-        let known = self.behind.iter().any(|other| other.need == demand.need);
-        if !known && self.behind.len() < settings.max_waiting {
-            self.behind.push(demand);
-        }
+    /// Whether one more caller may wait for this.
+    fn has_room(&self, need: &Need, settings: &Settings) -> bool {
+        self.open.waiting() < settings.max_waiting
+            && (self.open.needs() < settings.max_needs || self.open.contains(need))
     }
 }
 

@@ -11,7 +11,9 @@ use super::{
     ground::Depth,
     ledger::{Call, Ledger},
 };
-use crate::domain::{Answer, CallTime, ImageId, NextToken, StoreImageTask, TaskKey, TaskState};
+use crate::domain::{
+    Answer, CallTime, ImageId, ListingFilter, NextToken, StoreImageTask, TaskKey, TaskState,
+};
 
 /// A beginning for both clocks.
 #[derive(Clone, Copy)]
@@ -75,9 +77,18 @@ pub(super) fn answer(tasks: Vec<StoreImageTask>, next: Option<&str>) -> Answer {
     Answer { tasks, next: next.map(token) }
 }
 
+/// The head page of all tasks.
+pub(super) fn head() -> Call {
+    Call::head(ListingFilter::default())
+}
+
 /// The page after a task.
 pub(super) fn next_page(after: &StoreImageTask, name: &str) -> Call {
-    Call::Next { from: Depth::At(after.key.clone()), token: token(name) }
+    Call::Page {
+        filter: ListingFilter::default(),
+        from: Depth::At(after.key.clone()),
+        token: Some(token(name)),
+    }
 }
 
 /// The images of all known tasks, in sort order.

@@ -74,6 +74,14 @@ pub(super) struct GatewayArgs {
     #[arg(long, env = "AMISTORE_MAX_WAITING", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value_t = 100_000)]
     max_waiting: u32,
 
+    /// Most different questions that may wait for EC2 at once, in each scope.
+    #[arg(long, env = "AMISTORE_MAX_NEEDS", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value_t = 10_000)]
+    max_needs: u32,
+
+    /// Most tasks that are kept of each scope; about 400 bytes each.
+    #[arg(long, env = "AMISTORE_MAX_TASKS", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1_000..), default_value_t = 200_000)]
+    max_tasks: u32,
+
     /// EC2 is asked for a watched task no more often than this.
     #[arg(long, env = "AMISTORE_WATCH_MIN_INTERVAL", value_name = "DURATION", value_parser = positive_duration, default_value = "2500ms")]
     watch_min_interval: Duration,
@@ -142,6 +150,8 @@ impl GatewayArgs {
                 max_scopes: self.max_scopes,
                 scope_idle: self.scope_idle,
                 max_waiting: self.max_waiting as usize,
+                max_needs: self.max_needs as usize,
+                max_tasks: self.max_tasks as usize,
             },
             watch: watch::Settings {
                 interval: Bounds { min: self.watch_min_interval, max: self.watch_max_interval },

@@ -16,6 +16,16 @@ pub enum TaskStateKind {
 }
 
 impl TaskStateKind {
+    /// EC2's word for it.
+    #[must_use]
+    pub fn as_ec2(self) -> &'static str {
+        match self {
+            Self::InProgress => "InProgress",
+            Self::Completed => "Completed",
+            Self::Failed => "Failed",
+        }
+    }
+
     fn is(self, state: &TaskState) -> bool {
         matches!(
             (self, state),
@@ -49,6 +59,57 @@ impl TaskFilter {
     #[must_use]
     pub fn could_match(&self, task: &StoreImageTask) -> bool {
         (self.images.is_empty() || self.images.contains(&task.key.image_id))
+            && (self.buckets.is_empty()
+                || self.buckets.iter().any(|bucket| bucket.as_str() == &*task.key.bucket))
+    }
+
+    /// The listing that EC2 can give of it, which has all tasks that pass and may have others.
+    #[must_use]
+    pub fn listing(&self) -> ListingFilter {
+        let fits = self.states.len() + self.buckets.len() <= MAX_FILTER_VALUES;
+        ListingFilter {
+            states: if fits { self.states.clone() } else { BTreeSet::new() },
+            buckets: self.buckets.clone(),
+        }
+    }
+}
+
+/// Most values of all filters of one call together (EC2 API reference, "Filtering": "up to 200
+/// filter values in a single request").
+const MAX_FILTER_VALUES: usize = 200;
+
+/// What EC2 can filter a listing by. Empty: the listing of everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListingFilter {
+    /// Any of these states; empty is any state.
+    pub states: BTreeSet<TaskStateKind>,
+    /// Any of these buckets; empty is any bucket.
+    pub buckets: BTreeSet<BucketName>,
+}
+
+impl ListingFilter {
+    /// The unfinished tasks.
+    #[must_use]
+    pub fn in_progress() -> Self {
+        Self { states: [TaskStateKind::InProgress].into(), ..Self::default() }
+    }
+
+    /// Whether it lets everything pass.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.states.is_empty() && self.buckets.is_empty()
+    }
+
+    /// Whether a task that passes will pass for ever. Its state changes; its bucket does not.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        self.states.is_empty()
+    }
+
+    /// Whether the task passes.
+    #[must_use]
+    pub fn matches(&self, task: &StoreImageTask) -> bool {
+        (self.states.is_empty() || self.states.iter().any(|state| state.is(&task.state)))
             && (self.buckets.is_empty()
                 || self.buckets.iter().any(|bucket| bucket.as_str() == &*task.key.bucket))
     }

@@ -7,7 +7,7 @@ mod task;
 mod time;
 mod upstream;
 
-pub use filter::{TaskFilter, TaskStateKind};
+pub use filter::{ListingFilter, TaskFilter, TaskStateKind};
 pub use name::{AccountName, BucketName, ImageId, NameError, Region, Scope};
 pub use task::{StoreImageTask, TaskKey, TaskState};
 pub use time::{CallTime, wall_clock};

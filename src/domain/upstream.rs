@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tower::util::BoxCloneSyncService;
 
-use super::{ImageId, Scope, StoreImageTask};
+use super::{ImageId, ListingFilter, Scope, StoreImageTask};
 
 /// Most image IDs that EC2 takes in one call (API reference, `DescribeStoreImageTasks`).
 pub const MAX_IMAGES_PER_CALL: usize = 20;
@@ -34,10 +34,13 @@ pub struct DescribeRequest {
 /// What one call can ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// The first page of the listing, newest first.
-    Head,
-    /// The page that this token leads to.
-    Next(NextToken),
+    /// A page of a listing, newest first.
+    Listing {
+        /// Of which tasks.
+        filter: ListingFilter,
+        /// Leads to the page; None is the first.
+        next: Option<NextToken>,
+    },
     /// The latest task of each image, at most [`MAX_IMAGES_PER_CALL`]. EC2 refuses the whole call
     /// when it refuses one ID.
     Images(Vec<ImageId>),

@@ -207,7 +207,7 @@ mod tests {
     use crate::domain::{Answer, DescribeResponse, Question};
 
     fn ask() -> DescribeRequest {
-        DescribeRequest { question: Question::Head, dry_run: false }
+        DescribeRequest { question: Question::Images(Vec::new()), dry_run: false }
     }
 
     fn service(

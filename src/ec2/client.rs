@@ -10,15 +10,15 @@ use std::{
 use aws_config::SdkConfig;
 use aws_sdk_ec2::{
     operation::describe_store_image_tasks::DescribeStoreImageTasksOutput,
-    types::StoreImageTaskResult,
+    types::{Filter, StoreImageTaskResult},
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tower::Service;
 
 use super::{error, whole_answer::WholeAnswer};
 use crate::domain::{
-    Answer, DescribeRequest, DescribeResponse, ImageId, MAX_TASKS_PER_CALL, NextToken, Question,
-    Region, StoreImageTask, TaskKey, TaskState, UpstreamError,
+    Answer, DescribeRequest, DescribeResponse, ImageId, ListingFilter, MAX_TASKS_PER_CALL,
+    NextToken, Question, Region, StoreImageTask, TaskKey, TaskState, UpstreamError,
 };
 
 /// Makes calls in one region with one account's credentials.
@@ -51,8 +51,10 @@ impl Service<DescribeRequest> for Client {
         let DescribeRequest { question, dry_run } = request;
         let call = self.ec2.describe_store_image_tasks();
         let call = match question {
-            Question::Head => call.max_results(MAX_TASKS_PER_CALL),
-            Question::Next(token) => call.max_results(MAX_TASKS_PER_CALL).next_token(&*token.0),
+            Question::Listing { filter, next } => call
+                .max_results(MAX_TASKS_PER_CALL)
+                .set_filters(filters(&filter))
+                .set_next_token(next.map(|token| token.0.to_string())),
             // EC2 refuses MaxResults together with ImageIds.
             Question::Images(images) => {
                 call.set_image_ids(Some(images.iter().map(ToString::to_string).collect()))
@@ -67,6 +69,19 @@ impl Service<DescribeRequest> for Client {
         }
         .boxed()
     }
+}
+
+/// By the names of the API reference. None where EC2 is to list everything.
+fn filters(filter: &ListingFilter) -> Option<Vec<Filter>> {
+    let ListingFilter { states, buckets } = filter;
+    let states: Vec<_> = states.iter().map(|state| state.as_ec2().to_owned()).collect();
+    let buckets: Vec<_> = buckets.iter().map(ToString::to_string).collect();
+    let filters: Vec<_> = [("task-state", states), ("bucket", buckets)]
+        .into_iter()
+        .filter(|(_, values)| !values.is_empty())
+        .map(|(name, values)| Filter::builder().name(name).set_values(Some(values)).build())
+        .collect();
+    (!filters.is_empty()).then_some(filters)
 }
 
 fn answer(output: DescribeStoreImageTasksOutput) -> Answer {

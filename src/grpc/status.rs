@@ -26,6 +26,7 @@ pub(super) enum Own {
     NoTask,
     TaskGone,
     TooManyWaiting,
+    TooManyTasks,
     TooManyScopes,
     TooManyWatches,
     RequestLost,
@@ -34,11 +35,12 @@ pub(super) enum Own {
 }
 
 impl Own {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::InvalidArgument,
         Self::NoTask,
         Self::TaskGone,
         Self::TooManyWaiting,
+        Self::TooManyTasks,
         Self::TooManyScopes,
         Self::TooManyWatches,
         Self::RequestLost,
@@ -73,6 +75,12 @@ impl Own {
                 Code::ResourceExhausted,
                 second,
                 "too many requests of the account and region wait for EC2",
+            ),
+            Self::TooManyTasks => (
+                "TOO_MANY_TASKS",
+                Code::ResourceExhausted,
+                Some(Duration::from_mins(1)),
+                "the account and region has more tasks than are kept, and the request reaches below them",
             ),
             Self::TooManyScopes => (
                 "TOO_MANY_SCOPES",
@@ -180,6 +188,7 @@ pub(super) fn status_of_cache(error: &CacheError, scope: &Scope) -> Status {
     match error {
         CacheError::Upstream(upstream) => status_of_upstream(upstream, scope),
         CacheError::TooManyWaiting => status_of_own(Own::TooManyWaiting, error.to_string()),
+        CacheError::TooManyTasks => status_of_own(Own::TooManyTasks, error.to_string()),
         CacheError::TooManyScopes => status_of_own(Own::TooManyScopes, error.to_string()),
         CacheError::KeeperLost => status_of_own(Own::RequestLost, error.to_string()),
     }

@@ -155,7 +155,10 @@ impl Poller {
                 Err(refused @ CacheError::Upstream(_)) => topic.end(Ended::Refused(refused)),
                 // Our own trouble: the next round finds out whether it is over.
                 Err(
-                    CacheError::TooManyWaiting | CacheError::TooManyScopes | CacheError::KeeperLost,
+                    CacheError::TooManyWaiting
+                    | CacheError::TooManyTasks
+                    | CacheError::TooManyScopes
+                    | CacheError::KeeperLost,
                 ) => {}
             }
         }

@@ -1,0 +1,118 @@
+//! One listing of EC2 as far as it has been read: of all tasks, or of those that pass a filter.
+
+use super::{
+    ground::{Depth, Ground},
+    need::Known,
+};
+use crate::domain::{Answer, CallTime, NextToken, TaskKey};
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Listing {
+    head: Option<Head>,
+    ground: Ground,
+    /// Where a walk over known ground has come to.
+    cursor: Option<(Depth, NextToken)>,
+}
+
+/// The newest head page.
+#[derive(Clone, Debug)]
+struct Head {
+    /// When its call started.
+    at: CallTime,
+    /// The first task on it. A newer one that a look-up told of stands above what was read without
+    /// a gap, however new it is.
+    newest: Option<TaskKey>,
+    /// How far down it reached.
+    bottom: Depth,
+    /// Leads on from there.
+    next: Option<NextToken>,
+}
+
+impl Listing {
+    /// The newest head page, which tells of all that is new.
+    pub(super) fn as_of(&self) -> Known {
+        self.head.as_ref().map(|head| head.at).into()
+    }
+
+    /// When the newest head page was asked for.
+    pub(super) fn at(&self) -> Option<CallTime> {
+        self.head.as_ref().map(|head| head.at)
+    }
+
+    /// The newest task that a head page had.
+    pub(super) fn newest(&self) -> Option<&TaskKey> {
+        self.head.as_ref()?.newest.as_ref()
+    }
+
+    /// How far down the newest head page reached; None before the first.
+    pub(super) fn head_bottom(&self) -> Option<&Depth> {
+        self.head.as_ref().map(|head| &head.bottom)
+    }
+
+    /// How far down it is known without a gap.
+    pub(super) fn bottom(&self) -> &Depth {
+        self.ground.bottom()
+    }
+
+    /// The next page: onwards from the bottom, or over known ground down to a task. None where only
+    /// a new head page leads on.
+    pub(super) fn onwards(&self, target: Option<&TaskKey>) -> Option<(Depth, NextToken)> {
+        let ground = &self.ground;
+        let wanted = target.map_or_else(|| ground.bottom().clone(), |key| Depth::At(key.clone()));
+        let from_bottom =
+            || target.is_none().then(|| Some((ground.bottom().clone(), ground.next()?.clone())))?;
+        let from_cursor = || self.cursor.clone().filter(|(depth, _)| *depth < wanted);
+        let from_head = || {
+            let head =
+                self.head.as_ref().filter(|head| head.bottom < wanted || target.is_none())?;
+            Some((head.bottom.clone(), head.next.clone()?))
+        };
+        from_bottom().or_else(from_cursor).or_else(from_head)
+    }
+
+    /// Takes over a page that begins at a depth, and says how far down it reached. `lasting` is
+    /// whether what was listed stays listed, so that a new head page joins up with what is known.
+    pub(super) fn merge(
+        &mut self,
+        from: &Depth,
+        answer: &Answer,
+        at: CallTime,
+        lasting: bool,
+    ) -> Depth {
+        let bottom = match (&answer.next, answer.tasks.last()) {
+            (None, _) => Depth::End,
+            (Some(_), Some(last)) => Depth::At(last.key.clone()),
+            (Some(_), None) => from.clone(),
+        };
+        if *from == Depth::Top {
+            if !lasting {
+                *self = Self::default();
+            }
+            let before = self.head.take().and_then(|head| head.newest);
+            self.ground.lower_top(before.as_ref());
+            let newest = answer.tasks.first().map(|task| task.key.clone());
+            let next = answer.next.clone();
+            self.head = Some(Head { at, newest, bottom: bottom.clone(), next });
+        } else {
+            self.cursor = answer.next.clone().map(|token| (bottom.clone(), token));
+        }
+        self.ground.add(from.clone(), bottom.clone(), answer.next.clone());
+        bottom
+    }
+
+    /// EC2 no longer takes this token.
+    pub(super) fn forget(&mut self, token: &NextToken) {
+        self.ground.forget(token);
+        self.cursor.take_if(|(_, known)| known == token);
+        if let Some(head) = &mut self.head {
+            head.next.take_if(|known| known == token);
+        }
+    }
+
+    /// What is below this task is known no longer.
+    pub(super) fn cut_below(&mut self, last: &TaskKey) {
+        self.ground.cut_below(last);
+        self.cursor = None;
+    }
+}
