@@ -18,6 +18,17 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("amistore_descriptor.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    tonic_prost_build::configure().build_server(false).compile_fds(descriptors.clone())?;
+
+    // The server sends lists that were encoded before.
+    let server = out.join("server");
+    fs::create_dir_all(&server)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .out_dir(server)
+        .extern_path(".amistore.v1", "crate::proto")
+        .extern_path(".amistore.v1.ListStoreImageTasksResponse", "crate::grpc::EncodedList")
+        .codec_path("crate::grpc::Codec")
+        .compile_fds(descriptors)?;
     Ok(())
 }

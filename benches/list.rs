@@ -1,28 +1,37 @@
-//! What a List from a warm cache costs, as a ratio to a floor in the same run: a bare tonic service
-//! that returns the same message with no cache and no validation.
+//! What a List from a warm cache costs, against two floors in the same run: (a) a bare tonic handler
+//! that clones and encodes the same message, (b) a bare tonic handler that sends the same bytes
+//! already encoded; neither has a cache or validation.
 //!
-//! `cargo bench --bench list` prints a table. Rounds of both alternate, and each figure is the
-//! median of its rounds, so that what else the machine does falls on both.
+//! `cargo bench --bench list` prints a table. Rounds of all three alternate, and each figure is the
+//! median of its rounds, so that what else the machine does falls on all. CPU time is the whole
+//! process's, load included.
 
 use std::{
+    convert::Infallible,
+    fs,
     net::SocketAddr,
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
 use amistore_gateway::{
     domain::{Region, wall_clock},
     ec2::Ec2,
+    grpc::EncodedList,
     proto::{
         ListStoreImageTasksRequest, ListStoreImageTasksResponse, WatchStoreImageTaskRequest,
         WatchStoreImageTaskResponse,
+        server::store_image_task_service_server::{
+            StoreImageTaskService, StoreImageTaskServiceServer,
+        },
         store_image_task_service_client::StoreImageTaskServiceClient,
-        store_image_task_service_server::{StoreImageTaskService, StoreImageTaskServiceServer},
     },
     server,
     simulator::{self, Simulator, Story, TaskPlan},
 };
 use bytes::{Buf as _, BufMut as _, Bytes};
+use futures_util::future::BoxFuture;
 use http::uri::PathAndQuery;
 use prost::Message as _;
 use tokio::{
@@ -32,29 +41,61 @@ use tokio::{
 };
 use tonic::{
     Request, Response, Status,
+    body::Body,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    server::{Grpc, NamedService},
     transport::{
         Channel, Endpoint,
-        server::{Server, TcpIncoming},
+        server::{Router, Server, TcpIncoming},
     },
 };
+use tonic_prost::ProstCodec;
 
 const PAGES: [i32; 4] = [1, 20, 100, 1000];
 const CONNECTIONS: usize = 4;
 const IN_FLIGHT: usize = 8;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_secs(1);
 const LIST: &str = "/amistore.v1.StoreImageTaskService/ListStoreImageTasks";
 
-/// The same answer, always.
-struct Bare(ListStoreImageTasksResponse);
+/// Floor (a): clones and encodes the same answer, always.
+#[derive(Clone)]
+struct Cloning(Arc<ListStoreImageTasksResponse>);
+
+impl NamedService for Cloning {
+    const NAME: &'static str = "amistore.v1.StoreImageTaskService";
+}
+
+impl tower::Service<http::Request<Body>> for Cloning {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let answer = self.0.clone();
+        Box::pin(async move {
+            let handler = tower::service_fn(move |_: Request<ListStoreImageTasksRequest>| {
+                let answer = answer.clone();
+                async move { Ok::<_, Status>(Response::new((*answer).clone())) }
+            });
+            Ok(Grpc::new(ProstCodec::default()).unary(handler, request).await)
+        })
+    }
+}
+
+/// Floor (b): sends the same bytes, always.
+struct Sending(EncodedList);
 
 #[tonic::async_trait]
-impl StoreImageTaskService for Bare {
+impl StoreImageTaskService for Sending {
     async fn list_store_image_tasks(
         &self,
         _: Request<ListStoreImageTasksRequest>,
-    ) -> Result<Response<ListStoreImageTasksResponse>, Status> {
+    ) -> Result<Response<EncodedList>, Status> {
         Ok(Response::new(self.0.clone()))
     }
 
@@ -111,9 +152,9 @@ impl Decoder for Raw {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let gateway = gateway().await?;
     println!(
-        "| tasks a page | bytes | gateway, answers/s | floor, answers/s | ratio | gateway p50 | p99 | floor p50 | p99 |"
+        "| tasks a page | bytes | gateway, answers/s | of (a) | of (b) | p99 | (b) p99 | p99 of (b) | CPU µs | (b) CPU µs |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for page_size in PAGES {
         let request =
             ListStoreImageTasksRequest { page_size, ..ListStoreImageTasksRequest::default() };
@@ -121,23 +162,28 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let answer = client.list_store_image_tasks(request.clone()).await?.into_inner();
         assert_eq!(answer.tasks.len(), usize::try_from(page_size)?, "the account is large enough");
         let bytes = answer.encoded_len();
-        let floor = floor(answer).await?;
+        let sending = StoreImageTaskServiceServer::new(Sending(EncodedList::of(&answer)));
+        let sending = floor(Server::builder().add_service(sending)).await?;
+        let cloning = floor(Server::builder().add_service(Cloning(Arc::new(answer)))).await?;
         let request = Bytes::from(request.encode_to_vec());
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let sides = [gateway, cloning, sending];
+        let mut rounds = sides.map(|_| Vec::new());
         for _ in 0..ROUNDS {
-            ours.push(round(gateway, &request, bytes).await?);
-            theirs.push(round(floor, &request, bytes).await?);
+            for (side, rounds) in sides.iter().zip(&mut rounds) {
+                rounds.push(round(*side, &request, bytes).await?);
+            }
         }
-        let (ours, theirs) = (Figures::of(ours), Figures::of(theirs));
+        let [ours, cloning, sending] = rounds.map(Figures::of);
         println!(
-            "| {page_size} | {bytes} | {:.0} | {:.0} | {:.2} | {:.2?} | {:.2?} | {:.2?} | {:.2?} |",
+            "| {page_size} | {bytes} | {:.0} | {:.2} | {:.2} | {:.2?} | {:.2?} | {:.2} | {:.1} | {:.1} |",
             ours.rate,
-            theirs.rate,
-            ours.rate / theirs.rate,
-            ours.p50,
+            ours.rate / cloning.rate,
+            ours.rate / sending.rate,
             ours.p99,
-            theirs.p50,
-            theirs.p99,
+            sending.p99,
+            ours.p99.as_secs_f64() / sending.p99.as_secs_f64(),
+            ours.cpu.as_secs_f64() * 1e6,
+            sending.cpu.as_secs_f64() * 1e6,
         );
     }
     Ok(())
@@ -177,21 +223,26 @@ fn task(start: SystemTime, number: u64) -> TaskPlan {
     TaskPlan::new(&image, "golden-images", start - age, Duration::from_secs(60))
 }
 
-async fn floor(answer: ListStoreImageTasksResponse) -> std::io::Result<SocketAddr> {
+async fn floor(server: Router) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let service = StoreImageTaskServiceServer::new(Bare(answer));
-    tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+    tokio::spawn(server.serve_with_incoming(incoming));
     Ok(address)
 }
 
-/// The latencies of one round.
+/// One round: its latencies, and the CPU time of an answer.
+struct Round {
+    latencies: Vec<Duration>,
+    cpu: Duration,
+}
+
 async fn round(
     address: SocketAddr,
     request: &Bytes,
     bytes: usize,
-) -> Result<Vec<Duration>, Box<dyn std::error::Error>> {
+) -> Result<Round, Box<dyn std::error::Error>> {
+    let before = cpu_time()?;
     let mut load = JoinSet::new();
     let mut channels = Vec::new();
     for _ in 0..CONNECTIONS {
@@ -205,7 +256,18 @@ async fn round(
     while let Some(asked) = load.join_next().await {
         latencies.extend(asked??);
     }
-    Ok(latencies)
+    let answers = u32::try_from(latencies.len())?.max(1);
+    Ok(Round { latencies, cpu: cpu_time()?.saturating_sub(before) / answers })
+}
+
+/// What this process has used so far, in user and system (proc(5), /proc/self/stat, 14 and 15, in
+/// ticks of 10 ms).
+fn cpu_time() -> Result<Duration, Box<dyn std::error::Error>> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let (_, fields) = stat.rsplit_once(") ").ok_or("the name of the process is not closed")?;
+    let ticks: u64 =
+        fields.split(' ').skip(11).take(2).map(|field| field.parse().unwrap_or(0)).sum();
+    Ok(Duration::from_millis(10 * ticks))
 }
 
 async fn ask_until(
@@ -233,28 +295,30 @@ async fn ask_until(
 
 struct Figures {
     rate: f64,
-    p50: Duration,
     p99: Duration,
+    cpu: Duration,
 }
 
 impl Figures {
     /// The medians of the rounds.
-    fn of(rounds: Vec<Vec<Duration>>) -> Self {
+    fn of(rounds: Vec<Round>) -> Self {
         let mut rates = Vec::new();
-        let (mut p50, mut p99) = (Vec::new(), Vec::new());
-        for mut latencies in rounds {
-            latencies.sort_unstable();
-            rates.push(u32::try_from(latencies.len()).unwrap_or(u32::MAX));
-            p50.push(latencies[latencies.len() / 2]);
-            p99.push(latencies[latencies.len() * 99 / 100]);
+        let (mut p99, mut cpu) = (Vec::new(), Vec::new());
+        for mut round in rounds {
+            round.latencies.sort_unstable();
+            rates.push(u32::try_from(round.latencies.len()).unwrap_or(u32::MAX));
+            p99.push(round.latencies[round.latencies.len() * 99 / 100]);
+            cpu.push(round.cpu);
         }
-        rates.sort_unstable();
-        p50.sort_unstable();
-        p99.sort_unstable();
         Self {
-            rate: f64::from(rates[rates.len() / 2]) / ROUND.as_secs_f64(),
-            p50: p50[p50.len() / 2],
-            p99: p99[p99.len() / 2],
+            rate: f64::from(median(rates)) / ROUND.as_secs_f64(),
+            p99: median(p99),
+            cpu: median(cpu),
         }
     }
+}
+
+fn median<T: Copy + Ord>(mut values: Vec<T>) -> T {
+    values.sort_unstable();
+    values[values.len() / 2]
 }

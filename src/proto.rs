@@ -3,6 +3,11 @@
 
 tonic::include_proto!("amistore.v1");
 
+/// The server's side: as generated, but that a List answers with a message that is encoded already.
+pub mod server {
+    include!(concat!(env!("OUT_DIR"), "/server/amistore.v1.rs"));
+}
+
 /// The contract as a descriptor set, comments included: what reflection serves.
 pub const FILE_DESCRIPTOR_SET: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/amistore_descriptor.bin"));

@@ -14,8 +14,8 @@ use crate::{
     cache::{self, Cache},
     domain::{Connect, Region},
     ec2,
-    grpc::{Accounts, Service},
-    proto::{self, store_image_task_service_server::StoreImageTaskServiceServer},
+    grpc::{self, Accounts, Service},
+    proto::{self, server::store_image_task_service_server::StoreImageTaskServiceServer},
     watch::{self, Watches},
 };
 
@@ -36,8 +36,8 @@ pub struct Settings {
     pub default_region: Option<Region>,
     /// The only regions that may be asked for. Empty: all.
     pub allowed_regions: BTreeSet<Region>,
-    /// How long a List, or the beginning of a Watch, may take when the client sets no deadline.
-    pub request_timeout: Duration,
+    /// The service.
+    pub grpc: grpc::Settings,
     /// How long a shutdown waits for requests that are under way.
     pub drain_timeout: Duration,
 }
@@ -50,7 +50,7 @@ impl Default for Settings {
             ec2: ec2::Settings::default(),
             default_region: None,
             allowed_regions: BTreeSet::new(),
-            request_timeout: Duration::from_secs(30),
+            grpc: grpc::Settings::default(),
             drain_timeout: Duration::from_secs(35),
         }
     }
@@ -137,16 +137,12 @@ pub async fn serve(
 
 fn service(settings: Settings, connect: Connect, draining: CancellationToken) -> Service {
     let cache = Arc::new(Cache::new(settings.cache, connect));
-    Service {
-        watches: Watches::new(cache.clone(), settings.watch),
-        cache,
-        accounts: Accounts {
-            default_region: settings.default_region,
-            allowed_regions: settings.allowed_regions,
-        },
-        request_timeout: settings.request_timeout,
-        draining,
-    }
+    let watches = Watches::new(cache.clone(), settings.watch);
+    let accounts = Accounts {
+        default_region: settings.default_region,
+        allowed_regions: settings.allowed_regions,
+    };
+    Service::new(cache, watches, accounts, settings.grpc, draining)
 }
 
 /// The contract, health, and the details of errors, so that a client without any of them at hand

@@ -129,10 +129,11 @@ impl Keeper {
         match answer {
             Ok(DescribeResponse::Tasks(answer)) => {
                 self.tokens_refused = 0;
-                if let Call::Images(images) = call {
-                    self.plan.suspects.answered(images);
-                }
-                let ledger = self.ledger().merge(call, &answer, at);
+                let ledger = self.ledger();
+                let state = self.cache.state();
+                self.plan.learn(call, &answer.tasks, &ledger, &state.open.demands());
+                drop(state);
+                let ledger = ledger.merge(call, &answer, at);
                 let most = self.cache.settings.max_tasks;
                 self.publish(if ledger.len() > most { ledger.cut_to(most) } else { ledger });
             }
@@ -198,11 +199,12 @@ impl Keeper {
     fn fail(&mut self, call: &Call, at: CallTime, error: &UpstreamError) {
         let everything = !error.kind.is_transient();
         if matches!(call, Call::Page { .. }) {
-            self.plan.page_failed();
+            self.plan.learn(call, &[], &self.ledger(), &[]);
         }
         self.fail_where(Some(at), error, |ledger, lack| {
-            // Where a page was read for the sake of images, look-ups may still bring them.
-            let has_other_ways = matches!((call, lack), (Call::Page { .. }, Lack::Images(_)));
+            // Where a page was walked to for the sake of images, look-ups may still bring them.
+            let has_other_ways =
+                matches!((call, lack), (Call::Page { token: Some(_), .. }, Lack::Images { .. }));
             everything || (serves(ledger, call, lack) && !has_other_ways)
         });
     }

@@ -28,7 +28,7 @@ use std::{
 
 pub use ledger::{Ledger, Pace};
 pub use need::{Known, Need};
-pub use outcome::{CacheError, Forward, Found, Outcome, StaleReason};
+pub use outcome::{Basis, CacheError, Forward, Found, Outcome, StaleReason};
 pub use page::Page;
 pub use scope::ScopeCache;
 

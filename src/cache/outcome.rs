@@ -1,10 +1,13 @@
 //! How an answer came about, by name.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
-use super::ledger::Ledger;
+use super::{ledger::Ledger, need::Known};
 use crate::domain::{CallTime, UpstreamError};
 
 /// A ledger that knows what was needed.
@@ -12,8 +15,8 @@ use crate::domain::{CallTime, UpstreamError};
 pub struct Found {
     /// To read the answer from.
     pub ledger: Arc<Ledger>,
-    /// The oldest call that the answer rests on. None where it can't change any more.
-    pub as_of: Option<CallTime>,
+    /// What it knows of what was needed.
+    pub known: Known,
     /// How it came about.
     pub outcome: Outcome,
     /// When the answer was found.
@@ -21,10 +24,46 @@ pub struct Found {
 }
 
 impl Found {
+    /// The oldest call that the answer rests on. None where it can't change any more.
+    #[must_use]
+    pub fn as_of(&self) -> Option<CallTime> {
+        match self.known {
+            Known::AsOf(call) => Some(call),
+            Known::Not | Known::ForEver => None,
+        }
+    }
+
+    /// What an answer that is read from it rests on.
+    #[must_use]
+    pub fn basis(&self) -> Basis {
+        Basis::new(&self.ledger, self.known)
+    }
+
     /// How old the answer is.
     #[must_use]
     pub fn age(&self) -> Duration {
-        self.as_of.map_or(Duration::ZERO, |call| self.at.saturating_duration_since(call.instant))
+        self.as_of().map_or(Duration::ZERO, |call| self.at.saturating_duration_since(call.instant))
+    }
+}
+
+/// What an answer was read from, to find out later whether it still holds. Keeps no ledger alive.
+#[derive(Clone, Debug)]
+pub struct Basis {
+    ledger: Weak<Ledger>,
+    pub(super) known: Known,
+}
+
+impl Basis {
+    /// This ledger, and what it knows of the question.
+    #[must_use]
+    pub fn new(ledger: &Arc<Ledger>, known: Known) -> Self {
+        Self { ledger: Arc::downgrade(ledger), known }
+    }
+
+    /// Whether it is this ledger. As long as it is remembered, no other can have its place.
+    #[must_use]
+    pub fn is_of(&self, ledger: &Arc<Ledger>) -> bool {
+        std::ptr::eq(self.ledger.as_ptr(), Arc::as_ptr(ledger))
     }
 }
 

@@ -14,8 +14,8 @@ use super::{
     need::{Known, Need, latest_known, listing_depth, listing_would_show, unfinished_that_matter},
 };
 use crate::domain::{
-    BucketName, ImageId, ListingFilter, MAX_IMAGES_PER_CALL, MAX_TASKS_PER_CALL, TaskFilter,
-    TaskKey,
+    BucketName, ImageId, ListingFilter, MAX_IMAGES_PER_CALL, MAX_TASKS_PER_CALL, StoreImageTask,
+    TaskFilter, TaskKey,
 };
 
 /// After this many calls in a row that bring nothing to who waits longest, the next is for them.
@@ -35,8 +35,13 @@ pub(super) enum Lack {
     Head(ListingFilter),
     /// A listing below what is known of it.
     Deeper(ListingFilter),
-    /// The latest tasks of these images.
-    Images(Vec<ImageId>),
+    /// The latest tasks of images.
+    Images {
+        /// Those that a new head page would tell of, too.
+        by_head: Vec<ImageId>,
+        /// Those that only a look-up or a walk finds.
+        others: Vec<ImageId>,
+    },
     /// What has become of these tasks, which the head page does not show.
     Unfinished(Vec<TaskKey>),
 }
@@ -78,11 +83,9 @@ pub(super) struct Plan {
     pub(super) suspects: Suspects,
     /// How many calls in a row brought nothing to who waits longest.
     passed_over: u32,
-    /// The images whose latest task was not known when the last plan was made.
-    wanted: BTreeSet<ImageId>,
-    /// The last call was for a page of all tasks.
-    paged: bool,
-    /// How many of the wanted images such a page brought. None before the first.
+    /// The last call was for a page of all tasks below the head page.
+    walked: bool,
+    /// How many of the wanted images the last page of all tasks brought. None before the first.
     page_brings: Option<usize>,
 }
 
@@ -94,29 +97,40 @@ impl Plan {
             .filter_map(|demand| Some((demand.since, lack(ledger, *demand)?)))
             .collect();
         let (_, longest) = lacks.first()?;
-        let wanted = wanted(ledger, demands);
-        if self.paged {
-            self.page_brings = Some(self.wanted.difference(&wanted).count());
-        }
         let urgent = self.passed_over < PASSED_OVER;
         let call = self.best(ledger, if urgent { &lacks } else { &lacks[..1] })?;
         self.passed_over = if serves(ledger, &call, longest) { 0 } else { self.passed_over + 1 };
-        self.paged = matches!(&call, Call::Page { filter, .. } if filter.is_empty());
-        self.wanted = wanted;
+        self.walked =
+            matches!(&call, Call::Page { filter, token: Some(_), .. } if filter.is_empty());
         Some(call)
     }
 
-    /// A page could not be had: what else there is may do.
-    pub(super) fn page_failed(&mut self) {
-        self.paged = false;
-        self.page_brings = Some(0);
+    /// A call for some tasks was answered, or failed and brought none: what its like may bring the
+    /// next time. `ledger` is the one before the answer.
+    pub(super) fn learn(
+        &mut self,
+        call: &Call,
+        tasks: &[StoreImageTask],
+        ledger: &Ledger,
+        demands: &[Demand<'_>],
+    ) {
+        match call {
+            Call::Images(images) => self.suspects.answered(images),
+            Call::Page { filter, .. } if filter.is_empty() => {
+                let wanted = wanted(ledger, demands);
+                let brought: BTreeSet<_> = tasks.iter().map(|task| &task.key.image_id).collect();
+                let brings = brought.into_iter().filter(|image| wanted.contains(*image)).count();
+                self.page_brings = Some(brings);
+            }
+            Call::Page { .. } => {}
+        }
     }
 
     /// The head page first, since it mostly meets everything; then what takes one call, and walks
-    /// last.
+    /// last, but for one page of a walk that is wanted anyway and may save a look-up.
     fn best(&self, ledger: &Ledger, lacks: &[(Instant, Lack)]) -> Option<Call> {
         let all = ListingFilter::default();
-        let mut images = Vec::new();
+        let (mut by_head, mut images) = (BTreeSet::new(), Vec::new());
         let mut unfinished = Unfinished::default();
         let (mut head, mut deeper) = (None, None);
         for (since, lack) in lacks {
@@ -124,9 +138,18 @@ impl Plan {
                 Lack::Head(filter) if filter.is_empty() => return Some(Call::head(all)),
                 Lack::Head(filter) => head = head.or(Some(filter)),
                 Lack::Deeper(filter) => deeper = deeper.or(Some(filter)),
-                Lack::Images(more) => images.extend(more.iter().cloned()),
+                Lack::Images { by_head: these, others } => {
+                    by_head.extend(these);
+                    images.extend(others.iter().cloned());
+                }
                 Lack::Unfinished(tasks) => unfinished.add(*since, tasks),
             }
+        }
+        // Where a look-up is needed anyway, it does for all of them when they are few.
+        let others = images.len() + unfinished.0.len();
+        let one_look_up = others > 0 && by_head.len() + others <= MAX_IMAGES_PER_CALL;
+        if !by_head.is_empty() && !one_look_up {
+            return Some(Call::head(all));
         }
         if let Some(page) = self.page_with_more_than_a_look_up(ledger, &images) {
             return Some(page);
@@ -134,6 +157,10 @@ impl Plan {
         if let Some(sweep) = unfinished.sweep(ledger) {
             return Some(sweep);
         }
+        if deeper == Some(&all) && !self.walked && self.page_brings != Some(0) {
+            return Some(walk(ledger, &all, None));
+        }
+        images.extend(by_head.into_iter().cloned());
         images.extend(unfinished.to_look_up(ledger));
         batch(images, &self.suspects)
             .map(Call::Images)
@@ -218,14 +245,18 @@ fn wanted(ledger: &Ledger, demands: &[Demand<'_>]) -> BTreeSet<ImageId> {
 /// Whether a call is one of those that bring what is lacking.
 pub(super) fn serves(ledger: &Ledger, call: &Call, lack: &Lack) -> bool {
     match (call, lack) {
+        (Call::Page { filter, token: None, .. }, Lack::Deeper(wanted)) => {
+            filter == wanted
+                && ledger.filtered(filter).is_none_or(|known| known.onwards(None).is_none())
+        }
         (Call::Page { filter, .. }, Lack::Head(wanted) | Lack::Deeper(wanted)) => filter == wanted,
-        (Call::Page { filter, .. }, Lack::Images(_)) => filter.is_empty(),
+        (Call::Page { filter, .. }, Lack::Images { .. }) => filter.is_empty(),
         (Call::Page { filter, .. }, Lack::Unfinished(tasks)) => {
             *filter == ListingFilter::in_progress()
                 || (filter.is_empty() && tasks.iter().any(|key| is_hidden(ledger, key)))
         }
-        (Call::Images(images), Lack::Images(wanted)) => {
-            wanted.iter().any(|image| images.contains(image))
+        (Call::Images(images), Lack::Images { by_head, others }) => {
+            by_head.iter().chain(others).any(|image| images.contains(image))
         }
         (Call::Images(images), Lack::Unfinished(tasks)) => {
             tasks.iter().any(|key| images.contains(&key.image_id))
@@ -239,7 +270,9 @@ pub(super) fn grows(ledger: &Ledger, lack: &Lack) -> bool {
     match lack {
         Lack::Head(filter) => !filter.is_empty(),
         Lack::Deeper(_) => true,
-        Lack::Images(images) => images.iter().any(|image| ledger.latest(image, None).is_none()),
+        Lack::Images { others, .. } => {
+            others.iter().any(|image| ledger.latest(image, None).is_none())
+        }
         Lack::Unfinished(_) => false,
     }
 }
@@ -340,7 +373,10 @@ fn latest_lack(
         .cloned()
         .collect();
     let fresh = head_is_fresh(ledger, since);
-    if !fresh && unmet.iter().any(|image| head_would_tell(ledger, image, bucket)) {
+    let (by_head, unmet): (Vec<_>, Vec<_>) =
+        unmet.into_iter().partition(|image| !fresh && head_would_tell(ledger, image, bucket));
+    // A look-up tells as well, unless it is a bucket's latest task that is wanted.
+    if bucket.is_some() && !by_head.is_empty() {
         return Lack::Head(ListingFilter::default());
     }
     // A look-up that named a task into another bucket has told what it can: only the listing has
@@ -349,8 +385,8 @@ fn latest_lack(
         bucket.is_some()
             && ledger.looked_up(image).is_some_and(|lookup| Known::AsOf(lookup.at).meets(since))
     };
-    let (looked_up, ask): (Vec<_>, Vec<_>) = unmet.into_iter().partition(is_looked_up);
-    if ask.is_empty() {
+    let (looked_up, others): (Vec<_>, Vec<_>) = unmet.into_iter().partition(is_looked_up);
+    if !looked_up.is_empty() {
         let filter = TaskFilter {
             images: looked_up.into_iter().collect(),
             buckets: bucket.into_iter().cloned().collect(),
@@ -364,9 +400,10 @@ fn latest_lack(
             .latest(image, None)
             .filter(|_| fresh && bucket.is_none() && listing_would_show(ledger, image, None))
     };
-    match ask.iter().map(|image| shown(image).map(|task| task.key.clone())).collect() {
-        Some(tasks) => Lack::Unfinished(tasks),
-        None => Lack::Images(ask),
+    let tasks = others.iter().map(|image| shown(image).map(|task| task.key.clone()));
+    match tasks.collect() {
+        Some(tasks) if by_head.is_empty() => Lack::Unfinished(tasks),
+        _ => Lack::Images { by_head, others },
     }
 }
 
@@ -386,10 +423,10 @@ fn head_would_tell(ledger: &Ledger, image: &ImageId, bucket: Option<&BucketName>
 fn task_lack(ledger: &Ledger, since: Instant, key: &TaskKey) -> Lack {
     let head = ledger.listing().head_bottom();
     let on_head = head.is_none_or(|bottom| Depth::At(key.clone()) <= *bottom);
-    if on_head && !head_is_fresh(ledger, since) {
-        Lack::Head(ListingFilter::default())
-    } else {
-        Lack::Unfinished(vec![key.clone()])
+    match (on_head && !head_is_fresh(ledger, since), is_hidden(ledger, key)) {
+        (true, true) => Lack::Head(ListingFilter::default()),
+        (true, false) => Lack::Images { by_head: vec![key.image_id.clone()], others: Vec::new() },
+        (false, _) => Lack::Unfinished(vec![key.clone()]),
     }
 }
 
@@ -400,7 +437,7 @@ mod tests {
     use super::*;
     use crate::{
         cache::testing::{Clock, answer, head, image_id, next_page, token},
-        domain::{StoreImageTask, TaskState, TaskStateKind},
+        domain::{Answer, TaskState, TaskStateKind},
     };
 
     /// A clock, and a ledger of an account with tasks 1 to 400: the head page read down to 200 at
@@ -435,6 +472,13 @@ mod tests {
         /// The call for these needs, as of this second.
         fn call(&self, needs: &[Need], since: u64) -> Option<Call> {
             self.next(&mut Plan::default(), needs, since)
+        }
+
+        fn learn(&mut self, plan: &mut Plan, call: &Call, answer: &Answer, needs: &[Need]) {
+            let since = self.clock.at(0).instant;
+            let demands: Vec<_> = needs.iter().map(|need| Demand { need, since }).collect();
+            plan.learn(call, &answer.tasks, &self.ledger, &demands);
+            self.ledger = self.ledger.merge(call, answer, self.clock.at(2));
         }
 
         fn next(&self, plan: &mut Plan, needs: &[Need], since: u64) -> Option<Call> {
@@ -628,14 +672,14 @@ mod tests {
         let mut story = Story::new(false);
         let mut plan = Plan::default();
         let needs = [latest((401..=460).chain(10_000..=10_099))];
-        assert_eq!(story.next(&mut plan, &needs, 0), Some(next_page(&story.tasks[399], "b")));
+        let first = next_page(&story.tasks[399], "b");
+        assert_eq!(story.next(&mut plan, &needs, 0), Some(first.clone()), "worth a try");
         let page = answer(story.clock.done(401..=460), Some("c"));
-        story.ledger =
-            story.ledger.merge(&next_page(&story.tasks[399], "b"), &page, story.clock.at(2));
+        story.learn(&mut plan, &first, &page, &needs);
         let next = story.clock.task(460, 460, TaskState::Completed, 100);
-        assert_eq!(story.next(&mut plan, &needs, 0), Some(next_page(&next, "c")), "it brought 60");
-        let page = answer(story.clock.done(461..=660), Some("d"));
-        story.ledger = story.ledger.merge(&next_page(&next, "c"), &page, story.clock.at(3));
+        let second = next_page(&next, "c");
+        assert_eq!(story.next(&mut plan, &needs, 0), Some(second.clone()), "it brought 60");
+        story.learn(&mut plan, &second, &answer(story.clock.done(461..=660), Some("d")), &needs);
         assert_eq!(story.next(&mut plan, &needs, 0), images(10_000..=10_019), "it brought none");
     }
 
@@ -650,12 +694,35 @@ mod tests {
     fn urgent_needs_go_first_and_who_waits_longest_is_not_passed_over_for_ever() {
         let story = Story::new(false);
         let mut plan = Plan::default();
-        let needs = [listing(1000), latest([999])];
+        let (walk, top) = (listing(1000), listing(1));
+        let demands = [
+            Demand { need: &walk, since: story.clock.at(0).instant },
+            Demand { need: &top, since: story.clock.at(9).instant },
+        ];
         for _ in 0..PASSED_OVER {
-            assert_eq!(story.next(&mut plan, &needs, 0), images([999]));
+            assert_eq!(plan.next(&story.ledger, &demands), Some(head()));
         }
-        assert_eq!(story.next(&mut plan, &needs, 0), Some(next_page(&story.tasks[399], "b")));
+        let walk = next_page(&story.tasks[399], "b");
+        assert_eq!(plan.next(&story.ledger, &demands), Some(walk));
+        assert_eq!(plan.next(&story.ledger, &demands), Some(head()));
+    }
+
+    #[test]
+    fn one_page_of_a_walk_goes_before_a_look_up_that_it_may_save() {
+        let story = Story::new(false);
+        let mut plan = Plan::default();
+        let needs = [latest([999]), listing(1000)];
+        let walk = Some(next_page(&story.tasks[399], "b"));
+        assert_eq!(story.next(&mut plan, &needs, 0), walk);
         assert_eq!(story.next(&mut plan, &needs, 0), images([999]));
+        assert_eq!(story.next(&mut plan, &needs, 0), walk);
+    }
+
+    #[test]
+    fn where_a_look_up_is_needed_anyway_it_does_for_few_images_what_the_head_page_would() {
+        let story = Story::new(false);
+        assert_eq!(story.call(&[latest([10, 999])], 2), images([999, 10]));
+        assert_eq!(story.call(&[latest((1..=20).chain([999]))], 2), Some(head()));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{
     ledger::Ledger,
     need::{Known, Need},
     open::{Open, Waiting},
-    outcome::{CacheError, Forward, Found, Outcome, StaleReason},
+    outcome::{Basis, CacheError, Forward, Found, Outcome, StaleReason},
     plan::Demand,
 };
 use crate::domain::{
@@ -145,11 +145,11 @@ impl ScopeCache {
     ) -> Result<Found, CacheError> {
         let now = Instant::now();
         let tolerated = max_staleness.unwrap_or(self.settings.ttl);
-        let since = now.checked_sub(tolerated).unwrap_or(now);
+        let since = self.since(now, max_staleness);
         let ledger = self.ledger.borrow().clone();
         let known = need.known(&ledger);
         if known.meets(since) {
-            return Ok(found(ledger, known, Outcome::Hit, now));
+            return Ok(Found { ledger, known, outcome: Outcome::Hit, at: now });
         }
         let tolerates = |extra: Duration| {
             let limit = now.checked_sub(tolerated.saturating_add(extra));
@@ -160,7 +160,8 @@ impl ScopeCache {
         };
         if tolerates(self.settings.stale_while_revalidate) {
             self.refresh_behind(&need, since);
-            return Ok(found(ledger, known, Outcome::StaleWhileRevalidate, now));
+            let outcome = Outcome::StaleWhileRevalidate;
+            return Ok(Found { ledger, known, outcome, at: now });
         }
         let takes_stale = tolerates(self.settings.stale_if_error);
         let why = match (known, max_staleness) {
@@ -172,12 +173,8 @@ impl ScopeCache {
         let reason = match verdict.await.map_err(|_| CacheError::KeeperLost)? {
             Verdict::Met(ledger) => {
                 let known = need.known(&ledger);
-                return Ok(found(
-                    ledger,
-                    known,
-                    Outcome::Fetched { why, collapsed },
-                    Instant::now(),
-                ));
+                let outcome = Outcome::Fetched { why, collapsed };
+                return Ok(Found { ledger, known, outcome, at: Instant::now() });
             }
             Verdict::BudgetSpent => StaleReason::BudgetSpent,
             Verdict::Failed(error) if takes_stale && error.kind.is_transient() => {
@@ -186,7 +183,22 @@ impl ScopeCache {
             Verdict::Failed(error) => return Err(CacheError::Upstream(error)),
             Verdict::Refused(error) => return Err(error),
         };
-        Ok(found(ledger, known, Outcome::StaleIfError(reason), Instant::now()))
+        Ok(Found { ledger, known, outcome: Outcome::StaleIfError(reason), at: Instant::now() })
+    }
+
+    /// The hit of an answer that was read before, if it is as good as what [`Self::get`] would find.
+    #[must_use]
+    pub fn recall(&self, basis: &Basis, max_staleness: Option<Duration>) -> Option<Found> {
+        let now = Instant::now();
+        let known = basis.known;
+        let ledger = self.ledger.borrow();
+        let holds = basis.is_of(&ledger) && known.meets(self.since(now, max_staleness));
+        holds.then(|| Found { ledger: ledger.clone(), known, outcome: Outcome::Hit, at: now })
+    }
+
+    /// The oldest call that would do for a request of now.
+    fn since(&self, now: Instant, max_staleness: Option<Duration>) -> Instant {
+        now.checked_sub(max_staleness.unwrap_or(self.settings.ttl)).unwrap_or(now)
     }
 
     /// Waits until what is needed is known from a call that started at `since` or later.
@@ -271,14 +283,6 @@ impl State {
         self.open.waiting() < settings.max_waiting
             && (self.open.needs() < settings.max_needs || self.open.contains(need))
     }
-}
-
-fn found(ledger: Arc<Ledger>, known: Known, outcome: Outcome, at: Instant) -> Found {
-    let as_of = match known {
-        Known::AsOf(call) => Some(call),
-        Known::Not | Known::ForEver => None,
-    };
-    Found { ledger, as_of, outcome, at }
 }
 
 #[cfg(test)]

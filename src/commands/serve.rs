@@ -10,7 +10,7 @@ use crate::{
     config::{duration, positive_duration, positive_number},
     domain::Region,
     ec2::{self, Ec2, RateSettings, RetrySettings},
-    server,
+    grpc, server,
     watch::{self, Bounds},
 };
 
@@ -81,6 +81,11 @@ pub(super) struct GatewayArgs {
     /// Most tasks that are kept of each scope; about 400 bytes each.
     #[arg(long, env = "AMISTORE_MAX_TASKS", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1_000..), default_value_t = 200_000)]
     max_tasks: u32,
+
+    /// Most bytes of encoded answers that are kept to be sent again, all scopes together; 0
+    /// switches it off.
+    #[arg(long, env = "AMISTORE_MAX_ANSWER_BYTES", value_name = "NUMBER", default_value_t = 64 << 20)]
+    max_answer_bytes: u64,
 
     /// EC2 is asked for a watched task no more often than this.
     #[arg(long, env = "AMISTORE_WATCH_MIN_INTERVAL", value_name = "DURATION", value_parser = positive_duration, default_value = "2500ms")]
@@ -167,7 +172,10 @@ impl GatewayArgs {
             },
             default_region: self.default_region.clone(),
             allowed_regions: self.allowed_regions.iter().cloned().collect(),
-            request_timeout: self.request_timeout,
+            grpc: grpc::Settings {
+                request_timeout: self.request_timeout,
+                max_answer_bytes: self.max_answer_bytes,
+            },
             drain_timeout: self.drain_timeout,
         })
     }

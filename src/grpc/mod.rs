@@ -2,10 +2,12 @@
 //! watches, and converts what comes back. It knows no AWS.
 
 mod cache_status;
+mod codec;
 mod convert;
 mod deadline;
 mod list;
 mod page_token;
+mod ready;
 mod status;
 mod validate;
 mod watch;
@@ -16,15 +18,18 @@ use futures_util::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+pub use codec::{Codec, EncodedList, Encoder};
+use ready::Ready;
 pub use status::errors_markdown;
 pub use validate::Accounts;
 
 use crate::{
     cache::Cache,
     proto::{
-        ListStoreImageTasksRequest, ListStoreImageTasksResponse, WatchStoreImageTaskRequest,
-        WatchStoreImageTaskResponse,
-        store_image_task_service_server::{StoreImageTaskService, StoreImageTaskServiceServer},
+        ListStoreImageTasksRequest, WatchStoreImageTaskRequest, WatchStoreImageTaskResponse,
+        server::store_image_task_service_server::{
+            StoreImageTaskService, StoreImageTaskServiceServer,
+        },
     },
     watch::Watches,
 };
@@ -34,19 +39,44 @@ const LARGEST_REQUEST: usize = 1 << 20;
 
 /// The service.
 pub struct Service {
-    /// What is known.
-    pub cache: Arc<Cache>,
-    /// Who is told.
-    pub watches: Watches,
-    /// Which scopes may be asked for.
-    pub accounts: Accounts,
+    cache: Arc<Cache>,
+    watches: Watches,
+    accounts: Accounts,
+    settings: Settings,
+    draining: CancellationToken,
+    ready: Ready,
+}
+
+/// How the service behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
     /// How long a List, or the beginning of a Watch, may take when the client sets no deadline.
     pub request_timeout: Duration,
-    /// Ends the watches when the gateway shuts down.
-    pub draining: CancellationToken,
+    /// Most bytes of encoded answers that are kept to be sent again.
+    pub max_answer_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { request_timeout: Duration::from_secs(30), max_answer_bytes: 64 << 20 }
+    }
 }
 
 impl Service {
+    /// A service over this cache and these watches. `draining` ends the watches when the gateway
+    /// shuts down.
+    #[must_use]
+    pub fn new(
+        cache: Arc<Cache>,
+        watches: Watches,
+        accounts: Accounts,
+        settings: Settings,
+        draining: CancellationToken,
+    ) -> Self {
+        let ready = Ready::new(settings.max_answer_bytes);
+        Self { cache, watches, accounts, settings, draining, ready }
+    }
+
     /// The service for tonic's router.
     #[must_use]
     pub fn into_server(self) -> StoreImageTaskServiceServer<Self> {
@@ -61,9 +91,10 @@ impl StoreImageTaskService for Service {
     async fn list_store_image_tasks(
         &self,
         request: Request<ListStoreImageTasksRequest>,
-    ) -> Result<Response<ListStoreImageTasksResponse>, Status> {
+    ) -> Result<Response<EncodedList>, Status> {
         let deadline = deadline::of(request.metadata());
-        deadline::within(deadline, self.request_timeout, self.list(request.into_inner())).await
+        deadline::within(deadline, self.settings.request_timeout, self.list(request.into_inner()))
+            .await
     }
 
     type WatchStoreImageTaskStream = WatchStream;
@@ -74,6 +105,6 @@ impl StoreImageTaskService for Service {
     ) -> Result<Response<WatchStream>, Status> {
         let deadline = deadline::of(request.metadata());
         let begin = self.begin_watch(request.into_inner(), deadline);
-        deadline::within(deadline, self.request_timeout, begin).await
+        deadline::within(deadline, self.settings.request_timeout, begin).await
     }
 }

@@ -36,14 +36,19 @@ pub struct Accounts {
     pub allowed_regions: BTreeSet<Region>,
 }
 
-/// A List that is valid.
-#[derive(Debug)]
-pub(super) struct ListQuestion {
+/// A page of a List: what the answer's tasks depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ListPage {
     pub(super) scope: Scope,
     pub(super) filter: TaskFilter,
     pub(super) page_size: usize,
     pub(super) after: Option<TaskKey>,
-    pub(super) fingerprint: Fingerprint,
+}
+
+/// A List that is valid.
+#[derive(Debug)]
+pub(super) struct ListQuestion {
+    pub(super) page: ListPage,
     pub(super) max_staleness: Option<Duration>,
     pub(super) dry_run: bool,
 }
@@ -74,23 +79,18 @@ impl Accounts {
         let max_staleness = request
             .max_staleness
             .and_then(|given| wrong.duration("max_staleness", given, Duration::ZERO));
-        let fingerprint = scope.as_ref().map(|scope| Fingerprint::of(scope, &filter));
-        let after = match fingerprint {
+        let after = match &scope {
             // A token is only judged by arguments that are right themselves.
-            Some(fingerprint) if wrong.0.is_empty() && !request.page_token.is_empty() => {
-                page_token::read(fingerprint, &request.page_token)
+            Some(scope) if wrong.0.is_empty() && !request.page_token.is_empty() => {
+                page_token::read(Fingerprint::of(scope, &filter), &request.page_token)
                     .map_err(|error| wrong.add("page_token", error))
                     .ok()
             }
             _ => None,
         };
-        match (scope, fingerprint) {
-            (Some(scope), Some(fingerprint)) if wrong.0.is_empty() => Ok(ListQuestion {
-                scope,
-                filter,
-                page_size,
-                after,
-                fingerprint,
+        match scope {
+            Some(scope) if wrong.0.is_empty() => Ok(ListQuestion {
+                page: ListPage { scope, filter, page_size, after },
                 max_staleness,
                 dry_run: request.dry_run,
             }),

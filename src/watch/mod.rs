@@ -156,5 +156,5 @@ impl Watch {
 
 fn first_state(found: &Found, image: &ImageId, bucket: Option<&BucketName>) -> Option<Snapshot> {
     let task = found.ledger.latest(image, bucket.map(BucketName::as_str))?;
-    Snapshot::of(&found.ledger, task, found.as_of)
+    Snapshot::of(&found.ledger, task, found.as_of())
 }

@@ -34,16 +34,193 @@ async fn no_ec2_call_without_a_demand() {
 
 /// DESIGN §9.2, first half
 #[tokio::test]
-async fn a_thousand_identical_lists_at_once_are_one_call() {
-    let rig = Rig::with_tasks(finished(50)).await;
+async fn ten_thousand_identical_lists_at_once_are_one_call() {
+    let rig = Rig::with_tasks(finished(5)).await;
     let clients: Vec<_> = (0..10).map(|_| rig.client()).collect();
-    let lists = (0..1000).map(|number| clients[number % 10].list(all()));
+    let lists = (0..10_000).map(|number| clients[number % 10].list(all()));
     let answers = rig.until(try_join_all(lists)).await.expect("all answered");
-    assert!(answers.iter().all(|answer| answer.get_ref().tasks.len() == 50));
+    assert!(answers.iter().all(|answer| answer.get_ref().tasks.len() == 5));
     assert_eq!(rig.calls(), 1);
+    // Who came when the answer was there already has a hit.
+    let hits = answers.iter().filter(|answer| cache_status(answer).contains("hit")).count();
     let collapsed =
         answers.iter().filter(|answer| cache_status(answer).ends_with("fwd=miss; collapsed"));
-    assert_eq!(collapsed.count(), 999);
+    assert_eq!(collapsed.count() + hits, 9_999);
+}
+
+/// Cold, a walk finds them; warm, the head page is enough.
+#[tokio::test]
+async fn a_thousand_images_of_two_thousand_tasks_are_eleven_calls_and_then_one() {
+    let rig = Rig::with_tasks(finished(2_000)).await;
+    let clients: Vec<_> = (0..10).map(|_| rig.client()).collect();
+    let ask = || {
+        let lists = (0..1_000_u64).map(|number| {
+            let client = &clients[usize::try_from(number % 10).expect("small")];
+            client.list(of_images([image(number * 2 + number % 2)]))
+        });
+        rig.until(try_join_all(lists))
+    };
+    let cold = ask().await.expect("all answered");
+    assert!(cold.iter().all(|answer| answer.get_ref().tasks.len() == 1));
+    assert!(rig.calls() <= 11, "{} calls: {:#?}", rig.calls(), rig.questions());
+    rig.run_for(60 * SECOND).await;
+    let before = rig.calls();
+    let warm = ask().await.expect("all answered");
+    assert!(warm.iter().all(|answer| answer.get_ref().tasks.len() == 1));
+    assert_eq!(rig.calls() - before, 1);
+}
+
+/// Where a page has two of them, look-ups by twenty find more.
+#[tokio::test]
+async fn a_thousand_images_scattered_over_a_hundred_thousand_tasks_are_fifty_one_calls() {
+    let mut setup = Setup::default();
+    // Not what this is about: EC2 and we would take minutes for 51 calls.
+    setup.gateway.ec2.rate.burst = 100;
+    setup.simulator.describe_quota.burst = 100;
+    let rig = setup.start().await;
+    rig.add((0..100_000).map(|number| Task::done(&image(number), HOUR + SECOND * u32_of(number))));
+    let client = rig.client();
+    let lists = (0..1_000).map(|number| client.list(of_images([image(number * 100 + 7)])));
+    let answers = rig.until(try_join_all(lists)).await.expect("all answered");
+    assert!(answers.iter().all(|answer| answer.get_ref().tasks.len() == 1));
+    assert!(rig.calls() <= 51, "{} calls", rig.calls());
+}
+
+fn u32_of(number: u64) -> u32 {
+    u32::try_from(number).expect("small")
+}
+
+/// Steady state: one call per TTL, whatever is asked.
+async fn an_hour_of_all_questions(tasks: u64) {
+    let rig = Rig::with_tasks(
+        (0..tasks - 15).map(|number| Task::done(&image(number), HOUR + SECOND * u32_of(number))),
+    )
+    .await;
+    // From an hour to a day each, so that some end meanwhile.
+    let running =
+        (0..15).map(|number| Task::running(&image(900_000 + number), (1 + number as u32) * HOUR));
+    rig.add(running);
+    rig.simulator.add_image(REGION, &image(999_999));
+    let clients: Vec<_> = (0..10).map(|_| rig.client()).collect();
+    let walked =
+        rig.until(clients[0].walk(ListStoreImageTasksRequest { page_size: 1_000, ..all() }));
+    assert_eq!(walked.await.len() as u64, tasks);
+    let before = rig.calls();
+    let answers = std::cell::Cell::new(0_u64);
+    let crowd: FuturesUnordered<_> = (0..200_u64)
+        .map(|number| {
+            let client = clients[usize::try_from(number % 10).expect("small")].clone();
+            let answers = &answers;
+            async move {
+                let mut rng = fastrand::Rng::with_seed(number);
+                loop {
+                    let some = image(rng.u64(0..tasks - 15));
+                    let running = image(900_000 + rng.u64(0..15));
+                    let states = vec![rng.i32(1..=3)];
+                    let request = match rng.u8(0..7) {
+                        0 => all(),
+                        1 => ListStoreImageTasksRequest { page_size: rng.i32(1..=300), ..all() },
+                        2 => of_images([some, running]),
+                        3 => of_images([image(999_999)]),
+                        4 => ListStoreImageTasksRequest { states, page_size: 50, ..all() },
+                        5 => {
+                            let buckets = vec!["no-such-bucket".to_owned()];
+                            ListStoreImageTasksRequest { buckets, ..all() }
+                        }
+                        _ => at_most(5 + rng.i64(0..100), of_images([running])),
+                    };
+                    client.list(request).await?;
+                    answers.set(answers.get() + 1);
+                    tokio::time::sleep(Duration::from_millis(rng.u64(20_000..60_000))).await;
+                }
+                #[expect(unreachable_code, reason = "says what the loop ends with")]
+                Ok::<(), tonic::Status>(())
+            }
+        })
+        .collect();
+    tokio::select! {
+        biased;
+        ended = crowd.collect::<Vec<_>>() => panic!("a client failed: {ended:?}"),
+        () = rig.run_for(HOUR) => {}
+    }
+    let calls = rig.calls() - before;
+    println!("{tasks} tasks: {calls} calls for {} answers in an hour", answers.get());
+    // 720 TTLs, and one percent.
+    assert!(calls <= 727, "{calls} calls: {:#?}", rig.questions());
+    assert!(calls >= 600, "{calls} calls");
+}
+
+#[tokio::test]
+async fn an_hour_of_all_questions_is_a_call_per_ttl_with_a_hundred_tasks() {
+    an_hour_of_all_questions(100).await;
+}
+
+#[tokio::test]
+async fn an_hour_of_all_questions_is_a_call_per_ttl_with_ten_thousand_tasks() {
+    an_hour_of_all_questions(10_000).await;
+}
+
+#[tokio::test]
+async fn an_impatient_crowd_fills_the_cache_with_its_first_call() {
+    let mut setup = Setup::default();
+    setup.simulator.latency = Duration::from_millis(200);
+    let rig = setup.start().await;
+    rig.add(finished(5));
+    let clients: Vec<_> = (0..10).map(|_| rig.client()).collect();
+    let mut hits = Vec::new();
+    for _ in 0..10 {
+        let asked = (0..1_000).map(|number| {
+            let asked = clients[number % 10].list(all());
+            tokio::time::timeout(Duration::from_millis(50), asked)
+        });
+        let answers = rig.until(join_all(asked)).await;
+        hits.push(answers.into_iter().filter(|answer| matches!(answer, Ok(Ok(_)))).count());
+        rig.run_for(Duration::from_millis(50)).await;
+    }
+    let filled = hits.iter().position(|hits| *hits > 0).expect("at some time");
+    assert!(filled <= 3, "200 ms are two waves, or three: {hits:?}");
+    assert!(hits[filled..].iter().all(|hits| *hits == 1_000), "{hits:?}");
+    assert_eq!(rig.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_filtered_question_on_a_large_account_is_put_to_ec2_with_its_filter() {
+    let rig = Rig::with_tasks(
+        (0..5_000).map(|number| Task::done(&image(number), HOUR + SECOND * u32_of(number))),
+    )
+    .await;
+    rig.add([Task::done(&image(7_777), 10 * HOUR).failing(50)]);
+    let client = rig.client();
+    let failed = ListStoreImageTasksRequest { states: vec![State::Failed.into()], ..all() };
+    let tasks = rig.until(client.walk(failed.clone())).await;
+    assert_eq!(images_of(&tasks), [image(7_777)]);
+    assert_eq!(rig.calls(), 2, "the head page and the filtered listing: {:#?}", rig.questions());
+    let other = "other-bucket".to_owned();
+    rig.add([Task::done(&image(8_888), 20 * HOUR).into(&other)]);
+    let of_bucket = ListStoreImageTasksRequest { buckets: vec![other], ..all() };
+    let tasks = rig.until(client.walk(of_bucket)).await;
+    assert_eq!((images_of(&tasks), rig.calls()), (vec![image(8_888).as_str()], 3));
+    rig.run_for(60 * SECOND).await;
+    assert_eq!(rig.until(client.walk(failed)).await.len(), 1);
+    assert_eq!(rig.calls(), 4, "the head page tells nothing of it: {:#?}", rig.questions());
+}
+
+#[tokio::test]
+async fn many_unfinished_tasks_below_the_head_page_are_swept() {
+    let rig = Rig::with_tasks(finished(300)).await;
+    let running = |number: u64| {
+        Task::running(&image(5_000 + number), 1_000 * HOUR)
+            .aged(1_000 * SECOND * u32_of(100 + number))
+    };
+    rig.add((0..150).map(running));
+    let client = rig.client();
+    let tasks = rig.until(client.walk(all())).await;
+    assert_eq!(tasks.len(), 450);
+    let before = rig.calls();
+    rig.run_for(60 * SECOND).await;
+    let tasks = rig.until(client.walk(all())).await;
+    assert_eq!(tasks.len(), 450);
+    assert_eq!(rig.calls() - before, 2, "head and sweep: {:#?}", rig.questions());
 }
 
 /// DESIGN §9.2, second half
@@ -366,6 +543,57 @@ async fn too_many_waiting_are_refused_and_those_who_wait_are_not_harmed() {
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert_eq!(reason(status), ("amistore".to_owned(), "TOO_MANY_WAITING".to_owned()));
     assert_eq!(pushback(status), Some(1000));
+}
+
+/// DESIGN §9.7, one bound of it
+#[tokio::test]
+async fn too_many_different_questions_are_refused_and_a_known_one_is_not() {
+    let mut setup = Setup::default();
+    setup.gateway.cache.max_needs = 10;
+    setup.simulator.latency = SECOND;
+    let rig = setup.start().await;
+    rig.add(finished(50));
+    let client = rig.client();
+    let lists = (0..15).map(|number| client.list(of_images([image(number % 12)])));
+    let (good, refused): (Vec<_>, Vec<_>) =
+        rig.until(join_all(lists)).await.into_iter().partition(Result::is_ok);
+    assert_eq!((good.len(), refused.len()), (13, 2), "12 to 14 are 0 to 2 once more");
+    let status = refused[0].as_ref().expect_err("refused");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(reason(status).1, "TOO_MANY_WAITING");
+}
+
+/// DESIGN §9.7, one bound of it
+#[tokio::test]
+async fn more_tasks_than_are_kept_are_refused_and_the_newest_are_still_served() {
+    let mut setup = Setup::default();
+    setup.gateway.cache.max_tasks = 1_000;
+    let rig = setup.start().await;
+    rig.add((0..2_000).map(|number| Task::done(&image(number), HOUR + SECOND * u32_of(number))));
+    let client = rig.client();
+    let page = |token: &str| ListStoreImageTasksRequest {
+        page_size: 600,
+        page_token: token.to_owned(),
+        ..all()
+    };
+    let first = rig.until(client.list(page(""))).await.expect("there is room").into_inner();
+    let status = rig.until(client.list(page(&first.next_page_token))).await.expect_err("no room");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(reason(&status), ("amistore".to_owned(), "TOO_MANY_TASKS".to_owned()));
+    assert_eq!(pushback(&status), Some(60_000));
+    let calls = rig.calls();
+    for number in [1_500, 1_600] {
+        let unknown = rig.until(client.list(of_images([image(number)]))).await;
+        assert_eq!(unknown.expect_err("no room").code(), Code::ResourceExhausted);
+    }
+    assert_eq!(rig.calls(), calls, "refused at once");
+    // New tasks push out the oldest.
+    rig.add((0..100).map(|number| Task::done(&image(10_000 + number), 60 * SECOND)));
+    rig.run_for(20 * SECOND).await;
+    let newest = rig.until(client.list(page(""))).await.expect("served").into_inner();
+    assert_eq!((newest.tasks.len(), newest.tasks[99].image_id.clone()), (600, image(10_099)));
+    let known = rig.until(client.list(of_images([image(5)]))).await.expect("known");
+    assert_eq!(known.get_ref().tasks.len(), 1);
 }
 
 #[tokio::test]

@@ -140,7 +140,7 @@ async fn a_drain_loses_no_accepted_request() {
 async fn a_drain_does_not_wait_for_ever() {
     let mut setup = Setup::default();
     setup.simulator.latency = HOUR;
-    setup.gateway.request_timeout = HOUR;
+    setup.gateway.grpc.request_timeout = HOUR;
     setup.gateway.ec2.attempt_timeout = HOUR;
     let mut rig = setup.start().await;
     let client = rig.client();
