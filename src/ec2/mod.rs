@@ -111,7 +111,9 @@ impl Ec2 {
     }
 }
 
-fn https() -> SharedHttpClient {
+/// The HTTP client: ring for TLS, which builds with a C compiler alone.
+#[must_use]
+pub fn https() -> SharedHttpClient {
     aws_smithy_http_client::Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .build_https()

@@ -98,7 +98,7 @@ async fn an_hour_of_all_questions(tasks: u64) {
     .await;
     // From an hour to a day each, so that some end meanwhile.
     let running =
-        (0..15).map(|number| Task::running(&image(900_000 + number), (1 + number as u32) * HOUR));
+        (0..15).map(|number| Task::running(&image(900_000 + number), u32_of(1 + number) * HOUR));
     rig.add(running);
     rig.simulator.add_image(REGION, &image(999_999));
     let clients: Vec<_> = (0..10).map(|_| rig.client()).collect();
