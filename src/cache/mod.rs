@@ -5,6 +5,8 @@
 //! be; [`Known::meets`] is the one rule that decides. Coalescing, joining and batching are nothing
 //! but that: needs which arrive while a call runs are met by it or are part of the next plan.
 
+#[cfg(test)]
+mod crowds;
 mod ground;
 mod keeper;
 mod ledger;

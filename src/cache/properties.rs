@@ -17,13 +17,13 @@ use crate::domain::{
 };
 
 /// Tasks a page: few, so that short stories have many pages.
-const FEW: usize = 5;
+pub(super) const FEW: usize = 5;
 /// As in reality most of what is asked for is on the first page, and not all.
 const MANY: usize = 12;
 
 /// What happens, one step after the other.
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     /// So many seconds pass, and all running tasks gain so many percent.
     Wait { seconds: u64, gain: u8 },
     /// New tasks of these images start.
@@ -36,7 +36,7 @@ enum Step {
 }
 
 #[derive(Clone, Debug)]
-enum Ask {
+pub(super) enum Ask {
     /// Any of these states, this bucket, these images; empty is any.
     Listing {
         states: Vec<TaskStateKind>,
@@ -52,7 +52,14 @@ enum Ask {
     Task(usize),
 }
 
-fn ask() -> impl Strategy<Value = Ask> {
+impl Ask {
+    pub(super) fn everything() -> Self {
+        let (states, images) = (Vec::new(), Vec::new());
+        Self::Listing { states, bucket: None, images, count: 1000, after: None }
+    }
+}
+
+pub(super) fn ask() -> impl Strategy<Value = Ask> {
     use TaskStateKind::{Completed, Failed, InProgress};
     let states = proptest::sample::subsequence(vec![InProgress, Completed, Failed], 0..3);
     let images = prop_oneof![3 => Just(Vec::new()), 1 => proptest::collection::vec(0..20_u8, 1..4)];
@@ -89,9 +96,11 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// EC2, with all states that it ever was in.
-struct Ec2 {
+pub(super) struct Ec2 {
     history: Vec<BTreeMap<TaskKey, StoreImageTask>>,
     tokens: usize,
+    /// Where each token leads on from.
+    places: Vec<Depth>,
     expired: usize,
     /// Tasks a page.
     page: usize,
@@ -109,7 +118,7 @@ impl Ec2 {
     }
 
     /// A token is its number and the place that it leads on from.
-    fn answer(&mut self, call: &Call, lag: usize) -> Option<Answer> {
+    pub(super) fn answer(&mut self, call: &Call, lag: usize) -> Option<Answer> {
         let place = match call {
             Call::Images(images) => {
                 let state = self.replica(lag);
@@ -137,7 +146,13 @@ impl Ec2 {
         let more = rest.next().is_some();
         let next = more.then(|| NextToken(self.tokens.to_string().into()));
         self.tokens += 1;
+        self.places.push(tasks.last().map_or(Depth::End, |last| Depth::At(last.key.clone())));
         Some(Answer { tasks, next })
+    }
+
+    /// Where a token leads on from.
+    pub(super) fn place(&self, token: &NextToken) -> Depth {
+        self.places[token.0.parse::<usize>().expect("ours")].clone()
     }
 
     fn replica(&self, lag: usize) -> &BTreeMap<TaskKey, StoreImageTask> {
@@ -145,20 +160,26 @@ impl Ec2 {
     }
 }
 
-struct Story {
+pub(super) struct Story {
     clock: Clock,
     seconds: u64,
-    ec2: Ec2,
+    pub(super) ec2: Ec2,
     ledger: Ledger,
     started: u64,
 }
 
 impl Story {
-    fn new(page: usize) -> Self {
+    pub(super) fn new(page: usize) -> Self {
         Self {
             clock: Clock::new(),
             seconds: 0,
-            ec2: Ec2 { history: vec![BTreeMap::new()], tokens: 0, expired: 0, page },
+            ec2: Ec2 {
+                history: vec![BTreeMap::new()],
+                tokens: 0,
+                places: Vec::new(),
+                expired: 0,
+                page,
+            },
             ledger: Ledger::default(),
             started: 0,
         }
@@ -194,7 +215,7 @@ impl Story {
         });
     }
 
-    fn wait(&mut self, seconds: u64, gain: u8) {
+    pub(super) fn wait(&mut self, seconds: u64, gain: u8) {
         self.seconds += seconds;
         self.ec2.change(|tasks| {
             for task in tasks.values_mut().filter(|task| !task.state.is_terminal()) {
@@ -210,8 +231,12 @@ impl Story {
     }
 
     fn need(&self, ask: &Ask) -> Option<Need> {
-        let nth =
-            |number: usize| self.ledger.tasks_after(None).nth(number).map(|task| task.key.clone());
+        Self::need_by(&self.ledger, ask)
+    }
+
+    /// What is asked for, where tasks are named by their place in a ledger.
+    pub(super) fn need_by(ledger: &Ledger, ask: &Ask) -> Option<Need> {
+        let nth = |number: usize| ledger.tasks_after(None).nth(number).map(|task| task.key.clone());
         Some(match ask {
             Ask::Listing { states, bucket: into, images, count, after } => {
                 let filter = TaskFilter {
@@ -230,7 +255,7 @@ impl Story {
     }
 
     /// Lets a step happen, and checks nothing of it.
-    fn live(&mut self, step: &Step) -> Result<(), TestCaseError> {
+    pub(super) fn live(&mut self, step: &Step) -> Result<(), TestCaseError> {
         match step {
             Step::Wait { seconds, gain } => self.wait(*seconds, *gain),
             Step::Start(images) => self.start(images),
@@ -282,8 +307,12 @@ impl Story {
     /// the three listings that may be read for one need; a look-up for each 20 images, and of what
     /// left a listing meanwhile.
     fn bound(&self) -> usize {
-        3 * (1 + self.ec2.now().len().div_ceil(self.ec2.page)) + 5
+        bound(self)
     }
+}
+
+pub(super) fn bound(story: &Story) -> usize {
+    3 * (1 + story.ec2.now().len().div_ceil(story.ec2.page)) + 5
 }
 
 fn bucket(other: bool) -> &'static str {
@@ -294,7 +323,7 @@ fn bucket_name(other: bool) -> BucketName {
     BucketName::parse(bucket(other)).expect("valid")
 }
 
-fn not_turned_back(before: &Arc<StoreImageTask>, after: &Arc<StoreImageTask>) -> bool {
+pub(super) fn not_turned_back(before: &Arc<StoreImageTask>, after: &Arc<StoreImageTask>) -> bool {
     before == after || (!before.state.is_terminal() && after.progress >= before.progress)
 }
 
