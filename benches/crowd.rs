@@ -4,11 +4,12 @@
 //! `cargo bench --bench crowd` prints two tables. The second takes six minutes, in real time, since
 //! the quota is: 50 calls and 0.5 a second.
 
+mod support;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use amistore_gateway::{
-    domain::{Region, wall_clock},
-    ec2::Ec2,
+    domain::wall_clock,
     proto::{
         ListStoreImageTasksRequest, store_image_task_service_client::StoreImageTaskServiceClient,
     },
@@ -19,11 +20,12 @@ use aws_credential_types::Credentials;
 use aws_sdk_ec2::config::{BehaviorVersion, retry::RetryConfig};
 use futures_util::future::try_join_all;
 use tokio::{
-    net::TcpListener,
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
 use tonic::transport::{Channel, Endpoint};
+
+use support::REGION;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -64,42 +66,23 @@ async fn main() -> Result<(), Failure> {
 }
 
 /// An EC2 with its real quota and a running task, and a gateway in front of it.
-struct Rig {
-    simulator: Arc<Simulator>,
-    endpoint: String,
-    gateway: SocketAddr,
+async fn rig() -> Result<(Arc<Simulator>, String, SocketAddr), Failure> {
+    let start = wall_clock();
+    let story = Story { finished: 50, running: 5, ..Story::default() };
+    let settings = simulator::Settings { story, ..simulator::Settings::starting_at(start) };
+    let simulator = Simulator::new(settings);
+    let task = TaskPlan::new(IMAGE, "golden-images", start, Duration::from_secs(3600));
+    simulator.add_task(REGION, task);
+    support::start(simulator, server::Settings::default()).await
 }
 
-impl Rig {
-    async fn start() -> Result<Self, Failure> {
-        let start = wall_clock();
-        let story = Story { finished: 50, running: 5, ..Story::default() };
-        let settings = simulator::Settings { story, ..simulator::Settings::starting_at(start) };
-        let simulator = Arc::new(Simulator::new(settings));
-        let task = TaskPlan::new(IMAGE, "golden-images", start, Duration::from_secs(3600));
-        simulator.add_task("us-east-1", task);
-        let ec2 = TcpListener::bind("127.0.0.1:0").await?;
-        let endpoint = format!("http://{}", ec2.local_addr()?);
-        tokio::spawn(simulator::serve(simulator.clone(), ec2, std::future::pending()));
-        let settings = server::Settings {
-            default_region: Some(Region::parse("us-east-1")?),
-            ..server::Settings::default()
-        };
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let gateway = listener.local_addr()?;
-        let connect = Ec2::at_endpoint(&endpoint, settings.ec2.clone()).connect();
-        tokio::spawn(server::serve(listener, settings, connect, std::future::pending()));
-        Ok(Self { simulator, endpoint, gateway })
+async fn channels(gateway: SocketAddr, count: usize) -> Result<Vec<Channel>, Failure> {
+    let endpoint = Endpoint::from_shared(format!("http://{gateway}"))?;
+    let mut channels = Vec::new();
+    for _ in 0..count {
+        channels.push(endpoint.connect().await?);
     }
-
-    async fn channels(&self, count: usize) -> Result<Vec<Channel>, Failure> {
-        let mut channels = Vec::new();
-        for _ in 0..count {
-            let endpoint = Endpoint::from_shared(format!("http://{}", self.gateway))?;
-            channels.push(endpoint.connect().await?);
-        }
-        Ok(channels)
-    }
+    Ok(channels)
 }
 
 fn of_image() -> ListStoreImageTasksRequest {
@@ -108,8 +91,8 @@ fn of_image() -> ListStoreImageTasksRequest {
 }
 
 async fn coalesced(callers: usize) -> Result<(usize, Duration), Failure> {
-    let rig = Rig::start().await?;
-    let channels = rig.channels(callers.min(10)).await?;
+    let (simulator, _, gateway) = rig().await?;
+    let channels = channels(gateway, callers.min(10)).await?;
     let begun = Instant::now();
     let mut crowd = JoinSet::new();
     for channel in channels.iter().cycle().take(callers) {
@@ -119,7 +102,7 @@ async fn coalesced(callers: usize) -> Result<(usize, Duration), Failure> {
     while let Some(answer) = crowd.join_next().await {
         assert_eq!(answer??.into_inner().tasks.len(), 1, "it was asked for one image");
     }
-    Ok((rig.simulator.calls(), begun.elapsed()))
+    Ok((simulator.calls(), begun.elapsed()))
 }
 
 #[derive(Clone, Copy)]
@@ -149,15 +132,15 @@ impl std::fmt::Display for Polls {
 }
 
 async fn polled(pollers: usize, way: Way) -> Result<Polls, Failure> {
-    let rig = Rig::start().await?;
-    let channels = rig.channels(pollers.min(10)).await?;
+    let (simulator, endpoint, gateway) = rig().await?;
+    let channels = channels(gateway, pollers.min(10)).await?;
     let end = Instant::now() + POLL_FOR;
     let mut crowd = JoinSet::new();
     for number in 0..pollers {
         // They do not begin in one moment.
         let begin = Instant::now() + POLL.mul_f64(fastrand::f64());
         let channel = channels[number % channels.len()].clone();
-        let sdk = sdk(&rig.endpoint);
+        let sdk = sdk(&endpoint);
         crowd.spawn(async move {
             sleep_until(begin).await;
             let mut polls = Polls::default();
@@ -190,7 +173,7 @@ async fn polled(pollers: usize, way: Way) -> Result<Polls, Failure> {
         all.latencies.extend(polls.latencies);
     }
     all.latencies.sort_unstable();
-    all.calls = rig.simulator.calls();
+    all.calls = simulator.calls();
     Ok(all)
 }
 
@@ -198,7 +181,7 @@ async fn polled(pollers: usize, way: Way) -> Result<Polls, Failure> {
 fn sdk(endpoint: &str) -> aws_sdk_ec2::Client {
     let config = aws_sdk_ec2::Config::builder()
         .behavior_version(BehaviorVersion::latest())
-        .region(aws_config::Region::new("us-east-1"))
+        .region(aws_config::Region::new(REGION))
         .endpoint_url(endpoint)
         .credentials_provider(Credentials::new("simulated", "simulated", None, None, "bench"))
         .retry_config(RetryConfig::standard())

@@ -6,6 +6,8 @@
 //! median of its rounds, so that what else the machine does falls on all. CPU time is the whole
 //! process's, load included.
 
+mod support;
+
 use std::{
     convert::Infallible,
     fs,
@@ -16,8 +18,7 @@ use std::{
 };
 
 use amistore_gateway::{
-    domain::{Region, wall_clock},
-    ec2::Ec2,
+    domain::wall_clock,
     grpc::EncodedList,
     proto::{
         ListStoreImageTasksRequest, ListStoreImageTasksResponse, WatchStoreImageTaskRequest,
@@ -50,6 +51,10 @@ use tonic::{
     },
 };
 use tonic_prost::ProstCodec;
+
+use support::REGION;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const PAGES: [i32; 4] = [1, 20, 100, 1000];
 const CONNECTIONS: usize = 4;
@@ -149,7 +154,7 @@ impl Decoder for Raw {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result<(), Failure> {
     let gateway = gateway().await?;
     println!(
         "| tasks a page | bytes | gateway, answers/s | of (a) | of (b) | p99 | (b) p99 | p99 of (b) | CPU µs | (b) CPU µs |"
@@ -190,7 +195,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// A gateway whose account has 1,000 tasks, all known, and with a TTL that does not end meanwhile.
-async fn gateway() -> Result<SocketAddr, Box<dyn std::error::Error>> {
+async fn gateway() -> Result<SocketAddr, Failure> {
     let start = wall_clock();
     let story = Story { finished: 0, running: 0, ..Story::default() };
     let settings = simulator::Settings {
@@ -198,23 +203,14 @@ async fn gateway() -> Result<SocketAddr, Box<dyn std::error::Error>> {
         latency: Duration::ZERO,
         ..simulator::Settings::starting_at(start)
     };
-    let simulator = Arc::new(Simulator::new(settings));
+    let simulator = Simulator::new(settings);
     for number in 0..1000 {
-        simulator.add_task("us-east-1", task(start, number));
+        simulator.add_task(REGION, task(start, number));
     }
-    let ec2 = TcpListener::bind("127.0.0.1:0").await?;
-    let endpoint = format!("http://{}", ec2.local_addr()?);
-    tokio::spawn(simulator::serve(simulator, ec2, std::future::pending()));
-    let mut settings = server::Settings {
-        default_region: Some(Region::parse("us-east-1")?),
-        ..server::Settings::default()
-    };
+    let mut settings = server::Settings::default();
     settings.cache.ttl = Duration::from_secs(24 * 3600);
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    let connect = Ec2::at_endpoint(&endpoint, settings.ec2.clone()).connect();
-    tokio::spawn(server::serve(listener, settings, connect, std::future::pending()));
-    Ok(address)
+    let (_, _, gateway) = support::start(simulator, settings).await?;
+    Ok(gateway)
 }
 
 fn task(start: SystemTime, number: u64) -> TaskPlan {
@@ -237,11 +233,7 @@ struct Round {
     cpu: Duration,
 }
 
-async fn round(
-    address: SocketAddr,
-    request: &Bytes,
-    bytes: usize,
-) -> Result<Round, Box<dyn std::error::Error>> {
+async fn round(address: SocketAddr, request: &Bytes, bytes: usize) -> Result<Round, Failure> {
     let before = cpu_time()?;
     let mut load = JoinSet::new();
     let mut channels = Vec::new();
@@ -262,7 +254,7 @@ async fn round(
 
 /// What this process has used so far, in user and system (proc(5), /proc/self/stat, 14 and 15, in
 /// ticks of 10 ms).
-fn cpu_time() -> Result<Duration, Box<dyn std::error::Error>> {
+fn cpu_time() -> Result<Duration, Failure> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     let (_, fields) = stat.rsplit_once(") ").ok_or("the name of the process is not closed")?;
     let ticks: u64 =

@@ -15,9 +15,8 @@ use tower::util::BoxCloneSyncService;
 
 use super::{
     Cache, Settings,
-    ledger::Call,
     outcome::{CacheError, Found, Outcome},
-    properties::{Ask, FEW, Step, Story, ask, bound, not_turned_back},
+    properties::{Ask, FEW, Step, Story, ask, not_turned_back},
     scope::ScopeCache,
 };
 use crate::domain::{
@@ -70,23 +69,14 @@ struct Ec2 {
 type Shared = Arc<Mutex<Ec2>>;
 
 impl Ec2 {
-    fn answer(&mut self, question: Question) -> Result<DescribeResponse, UpstreamError> {
+    fn answer(&mut self, question: &Question) -> Result<DescribeResponse, UpstreamError> {
         self.calls += 1;
         if let Some(transient) = self.faults.pop() {
             self.failed += 1;
             let kind = if transient { ErrorKind::Unavailable } else { ErrorKind::Denied };
             return Err(refusal(kind, "Fault"));
         }
-        // The model finds its place by the token alone.
-        let call = match question {
-            Question::Images(images) => Call::Images(images),
-            Question::Listing { filter, next: None } => Call::head(filter),
-            Question::Listing { filter, next: Some(token) } => {
-                let from = self.story.ec2.place(&token);
-                Call::Page { filter, from, token: Some(token) }
-            }
-        };
-        match self.story.ec2.answer(&call, self.lag) {
+        match self.story.ec2.answer(question, self.lag) {
             Some(answer) => Ok(DescribeResponse::Tasks(answer)),
             None => Err(refusal(ErrorKind::InvalidRequest, "InvalidNextToken")),
         }
@@ -102,7 +92,7 @@ fn scope_of(ec2: &Shared) -> (Cache, Arc<ScopeCache>) {
     let ec2 = ec2.clone();
     let upstream = tower::service_fn(move |request: DescribeRequest| {
         // EC2's state is that of the call's arrival.
-        let answer = ec2.lock().unwrap_or_else(PoisonError::into_inner).answer(request.question);
+        let answer = ec2.lock().unwrap_or_else(PoisonError::into_inner).answer(&request.question);
         async move {
             sleep(LATENCY).await;
             answer
@@ -194,7 +184,7 @@ async fn live(events: Vec<Event>, lag: usize) -> Result<(), TestCaseError> {
     sleep(Duration::from_hours(1)).await;
     let (calls, failed, each) = {
         let ec2 = lock();
-        (ec2.calls, ec2.failed, bound(&ec2.story))
+        (ec2.calls, ec2.failed, ec2.story.bound())
     };
     prop_assert!(
         calls <= crowds * each + failed,

@@ -1,7 +1,8 @@
 //! The plan: from the ledger and all open needs, the next EC2 call.
 //!
-//! A pure function. It takes the head page first, since that mostly meets everything, then
-//! look-ups, and walks further down only for what nothing else can tell.
+//! Pure: it remembers of the calls before only what the next should know. It takes the head page
+//! first, since that mostly meets everything, then look-ups and what EC2 can filter, and walks
+//! further down only for what nothing else can tell.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -175,8 +176,8 @@ impl Plan {
         let distinct: BTreeSet<_> = images.iter().collect();
         let worth_it = distinct.len() > MAX_IMAGES_PER_CALL
             && self.page_brings.is_none_or(|brings| brings > MAX_IMAGES_PER_CALL);
-        let (from, token) = ledger.listing().onwards(None).filter(|_| worth_it)?;
-        Some(Call::Page { filter: ListingFilter::default(), from, token: Some(token) })
+        (worth_it && ledger.listing().onwards(None).is_some())
+            .then(|| walk(ledger, &ListingFilter::default(), None))
     }
 }
 
@@ -204,8 +205,7 @@ impl Unfinished {
         };
         let open: Vec<_> = self.0.iter().filter(|(key, since)| !is_swept(key, **since)).collect();
         let since = *open.iter().map(|(_, since)| *since).max()?;
-        let page = usize::try_from(MAX_TASKS_PER_CALL).unwrap_or(usize::MAX);
-        let pages = 1 + ledger.unfinished() / page;
+        let pages = 1 + ledger.unfinished() / usize::from(MAX_TASKS_PER_CALL);
         let worth_it = pages < open.len().div_ceil(MAX_IMAGES_PER_CALL)
             || open.iter().any(|(key, _)| is_hidden(ledger, key));
         worth_it.then(|| match swept {
@@ -352,9 +352,8 @@ fn listing_lack(
 /// the listing of all tasks is the better one to walk: it serves other questions too, and stays
 /// known when states change.
 fn is_selective(ledger: &Ledger, filter: &ListingFilter) -> bool {
-    let page = usize::try_from(MAX_TASKS_PER_CALL).unwrap_or(usize::MAX);
     let (mut passing, mut all) = (0, 0);
-    for task in ledger.tasks_after(None).take(page) {
+    for task in ledger.tasks_after(None).take(MAX_TASKS_PER_CALL.into()) {
         all += 1;
         passing += usize::from(filter.matches(task));
     }

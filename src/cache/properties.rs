@@ -12,8 +12,8 @@ use super::{
     testing::{Clock, image_id},
 };
 use crate::domain::{
-    Answer, BucketName, CallTime, ListingFilter, NextToken, StoreImageTask, TaskFilter, TaskKey,
-    TaskState, TaskStateKind,
+    Answer, BucketName, CallTime, ListingFilter, NextToken, Question, StoreImageTask, TaskFilter,
+    TaskKey, TaskState, TaskStateKind,
 };
 
 /// Tasks a page: few, so that short stories have many pages.
@@ -98,9 +98,9 @@ fn step() -> impl Strategy<Value = Step> {
 /// EC2, with all states that it ever was in.
 pub(super) struct Ec2 {
     history: Vec<BTreeMap<TaskKey, StoreImageTask>>,
-    tokens: usize,
     /// Where each token leads on from.
     places: Vec<Depth>,
+    /// How many of the tokens are taken no longer.
     expired: usize,
     /// Tasks a page.
     page: usize,
@@ -117,42 +117,41 @@ impl Ec2 {
         self.history.push(next);
     }
 
-    /// A token is its number and the place that it leads on from.
-    pub(super) fn answer(&mut self, call: &Call, lag: usize) -> Option<Answer> {
-        let place = match call {
-            Call::Images(images) => {
+    /// What EC2 says, or that it no longer takes the token. A token is a number.
+    pub(super) fn answer(&mut self, question: &Question, lag: usize) -> Option<Answer> {
+        match question {
+            Question::Images(images) => {
                 let state = self.replica(lag);
                 let latest = images
                     .iter()
                     .filter_map(|image| state.values().find(|task| task.key.image_id == *image));
-                return Some(Answer { tasks: latest.cloned().collect(), next: None });
+                Some(Answer { tasks: latest.cloned().collect(), next: None })
             }
-            Call::Page { token: None, .. } => None,
-            Call::Page { from, token: Some(token), .. } => {
-                let number: usize = token.0.parse().expect("ours");
-                if number < self.expired {
-                    return None;
-                }
-                Some(from.clone())
+            Question::Listing { filter, next } => {
+                let place = match next {
+                    Some(token) => Some(self.place(token)?),
+                    None => None,
+                };
+                Some(self.list(filter, place.as_ref(), lag))
             }
-        };
-        let Call::Page { filter, .. } = call else { unreachable!("look-ups were answered") };
-        let state = self.replica(lag);
-        let mut rest = state.values().filter(|task| {
-            filter.matches(task)
-                && place.as_ref().is_none_or(|place| Depth::At(task.key.clone()) > *place)
+        }
+    }
+
+    fn list(&mut self, filter: &ListingFilter, place: Option<&Depth>, lag: usize) -> Answer {
+        let mut rest = self.replica(lag).values().filter(|task| {
+            filter.matches(task) && place.is_none_or(|place| Depth::At(task.key.clone()) > *place)
         });
         let tasks: Vec<_> = rest.by_ref().take(self.page).cloned().collect();
         let more = rest.next().is_some();
-        let next = more.then(|| NextToken(self.tokens.to_string().into()));
-        self.tokens += 1;
+        let next = more.then(|| NextToken(self.places.len().to_string().into()));
         self.places.push(tasks.last().map_or(Depth::End, |last| Depth::At(last.key.clone())));
-        Some(Answer { tasks, next })
+        Answer { tasks, next }
     }
 
-    /// Where a token leads on from.
-    pub(super) fn place(&self, token: &NextToken) -> Depth {
-        self.places[token.0.parse::<usize>().expect("ours")].clone()
+    /// Where a token leads on from; None when it has expired.
+    fn place(&self, token: &NextToken) -> Option<Depth> {
+        let number: usize = token.0.parse().expect("ours");
+        (number >= self.expired).then(|| self.places[number].clone())
     }
 
     fn replica(&self, lag: usize) -> &BTreeMap<TaskKey, StoreImageTask> {
@@ -173,13 +172,7 @@ impl Story {
         Self {
             clock: Clock::new(),
             seconds: 0,
-            ec2: Ec2 {
-                history: vec![BTreeMap::new()],
-                tokens: 0,
-                places: Vec::new(),
-                expired: 0,
-                page,
-            },
+            ec2: Ec2 { history: vec![BTreeMap::new()], places: Vec::new(), expired: 0, page },
             ledger: Ledger::default(),
             started: 0,
         }
@@ -259,7 +252,7 @@ impl Story {
         match step {
             Step::Wait { seconds, gain } => self.wait(*seconds, *gain),
             Step::Start(images) => self.start(images),
-            Step::ExpireTokens => self.ec2.expired = self.ec2.tokens,
+            Step::ExpireTokens => self.ec2.expired = self.ec2.places.len(),
             Step::Ask { question, staleness, .. } => {
                 if let Some(need) = self.need(question) {
                     self.seconds += 1;
@@ -277,7 +270,7 @@ impl Story {
         let mut plan = Plan::default();
         while let Some(call) = plan.next(&self.ledger, demands) {
             let before = self.ledger.clone();
-            if let Some(answer) = self.ec2.answer(&call, lag) {
+            if let Some(answer) = self.ec2.answer(&call.question(), lag) {
                 plan.learn(&call, &answer.tasks, &before, demands);
                 self.ledger = before.merge(&call, &answer, self.now());
             } else {
@@ -306,13 +299,9 @@ impl Story {
     /// The head page, a walk over everything, and once more over what a restart repeats, of each of
     /// the three listings that may be read for one need; a look-up for each 20 images, and of what
     /// left a listing meanwhile.
-    fn bound(&self) -> usize {
-        bound(self)
+    pub(super) fn bound(&self) -> usize {
+        3 * (1 + self.ec2.now().len().div_ceil(self.ec2.page)) + 5
     }
-}
-
-pub(super) fn bound(story: &Story) -> usize {
-    3 * (1 + story.ec2.now().len().div_ceil(story.ec2.page)) + 5
 }
 
 fn bucket(other: bool) -> &'static str {
@@ -374,9 +363,6 @@ proptest! {
         let mut lagged = false;
         for step in steps {
             match step {
-                Step::Wait { seconds, gain } => story.wait(seconds, gain),
-                Step::Start(images) => story.start(&images),
-                Step::ExpireTokens => story.ec2.expired = story.ec2.tokens,
                 Step::Ask { question, staleness, lag } => {
                     let Some(need) = story.need(&question) else { continue };
                     // Zero staleness means after this moment.
@@ -389,6 +375,7 @@ proptest! {
                     // A replica that lagged may have kept a new task from a page that was read.
                     check_answer(&story, &need, staleness == 0 && !lagged)?;
                 }
+                other => story.live(&other)?,
             }
         }
     }
@@ -442,7 +429,7 @@ fn fewest_calls(story: &mut Story, demands: &[Demand<'_>], most: usize) -> Optio
             });
             let heads = filters.iter().map(|filter| Call::head(filter.clone()));
             for call in heads.chain(onwards).chain([images.clone()]) {
-                if let Some(answer) = story.ec2.answer(&call, 0) {
+                if let Some(answer) = story.ec2.answer(&call.question(), 0) {
                     next.push(ledger.merge(&call, &answer, at));
                 }
             }

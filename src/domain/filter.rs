@@ -51,16 +51,14 @@ impl TaskFilter {
     /// Whether the task passes.
     #[must_use]
     pub fn matches(&self, task: &StoreImageTask) -> bool {
-        self.could_match(task)
-            && (self.states.is_empty() || self.states.iter().any(|state| state.is(&task.state)))
+        self.could_match(task) && any_state(&self.states, task)
     }
 
     /// Whether the task passes in some state: what it would take to change the answer.
     #[must_use]
     pub fn could_match(&self, task: &StoreImageTask) -> bool {
         (self.images.is_empty() || self.images.contains(&task.key.image_id))
-            && (self.buckets.is_empty()
-                || self.buckets.iter().any(|bucket| bucket.as_str() == &*task.key.bucket))
+            && any_bucket(&self.buckets, task)
     }
 
     /// The listing that EC2 can give of it, which has all tasks that pass and may have others.
@@ -72,6 +70,14 @@ impl TaskFilter {
             buckets: self.buckets.clone(),
         }
     }
+}
+
+fn any_state(states: &BTreeSet<TaskStateKind>, task: &StoreImageTask) -> bool {
+    states.is_empty() || states.iter().any(|state| state.is(&task.state))
+}
+
+fn any_bucket(buckets: &BTreeSet<BucketName>, task: &StoreImageTask) -> bool {
+    buckets.is_empty() || buckets.iter().any(|bucket| bucket.as_str() == &*task.key.bucket)
 }
 
 /// Most values of all filters of one call together (EC2 API reference, "Filtering": "up to 200
@@ -109,8 +115,6 @@ impl ListingFilter {
     /// Whether the task passes.
     #[must_use]
     pub fn matches(&self, task: &StoreImageTask) -> bool {
-        (self.states.is_empty() || self.states.iter().any(|state| state.is(&task.state)))
-            && (self.buckets.is_empty()
-                || self.buckets.iter().any(|bucket| bucket.as_str() == &*task.key.bucket))
+        any_state(&self.states, task) && any_bucket(&self.buckets, task)
     }
 }

@@ -10,7 +10,7 @@ use super::{ImageId, ListingFilter, Scope, StoreImageTask};
 pub const MAX_IMAGES_PER_CALL: usize = 20;
 
 /// Most tasks that EC2 puts on a page (API model of the same action, `MaxResults`).
-pub const MAX_TASKS_PER_CALL: i32 = 200;
+pub const MAX_TASKS_PER_CALL: u8 = 200;
 
 /// A way to one scope's EC2. A clone shares the rate budget.
 pub type Upstream = BoxCloneSyncService<DescribeRequest, DescribeResponse, UpstreamError>;

@@ -52,7 +52,7 @@ impl Service<DescribeRequest> for Client {
         let call = self.ec2.describe_store_image_tasks();
         let call = match question {
             Question::Listing { filter, next } => call
-                .max_results(MAX_TASKS_PER_CALL)
+                .max_results(MAX_TASKS_PER_CALL.into())
                 .set_filters(filters(&filter))
                 .set_next_token(next.map(|token| token.0.to_string())),
             // EC2 refuses MaxResults together with ImageIds.

@@ -25,7 +25,7 @@ impl EncodedList {
 }
 
 /// A message that can be sent.
-pub trait Send: std::marker::Send + 'static {
+pub trait Outgoing: Send + 'static {
     /// Writes the message to where tonic sends it from.
     ///
     /// # Errors
@@ -33,14 +33,14 @@ pub trait Send: std::marker::Send + 'static {
     fn put(self, buffer: &mut EncodeBuf<'_>) -> Result<(), Status>;
 }
 
-impl Send for EncodedList {
+impl Outgoing for EncodedList {
     fn put(self, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         buffer.put(self.0);
         Ok(())
     }
 }
 
-impl Send for WatchStoreImageTaskResponse {
+impl Outgoing for WatchStoreImageTaskResponse {
     fn put(self, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         self.encode(buffer).map_err(|error| Status::internal(error.to_string()))
     }
@@ -60,7 +60,7 @@ impl<T, U> Default for Codec<T, U> {
     }
 }
 
-impl<T: Send, U: Message + Default + 'static> codec::Codec for Codec<T, U> {
+impl<T: Outgoing, U: Message + Default + 'static> codec::Codec for Codec<T, U> {
     type Encode = T;
     type Decode = U;
     type Encoder = Encoder<T>;
@@ -75,7 +75,7 @@ impl<T: Send, U: Message + Default + 'static> codec::Codec for Codec<T, U> {
     }
 }
 
-impl<T: Send> codec::Encoder for Encoder<T> {
+impl<T: Outgoing> codec::Encoder for Encoder<T> {
     type Item = T;
     type Error = Status;
 

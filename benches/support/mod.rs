@@ -1,0 +1,32 @@
+//! A gateway in front of a simulated EC2, for the benches that drive a real socket.
+
+use std::{error::Error, net::SocketAddr, sync::Arc};
+
+use amistore_gateway::{
+    domain::Region,
+    ec2::Ec2,
+    server,
+    simulator::{self, Simulator},
+};
+use tokio::net::TcpListener;
+
+/// The region of all tasks.
+pub(crate) const REGION: &str = "us-east-1";
+
+/// Serves both on free ports of the loopback until the process ends: EC2, its endpoint, and where
+/// the gateway listens.
+pub(crate) async fn start(
+    simulator: Simulator,
+    gateway: server::Settings,
+) -> Result<(Arc<Simulator>, String, SocketAddr), Box<dyn Error + Send + Sync>> {
+    let simulator = Arc::new(simulator);
+    let ec2 = TcpListener::bind("127.0.0.1:0").await?;
+    let endpoint = format!("http://{}", ec2.local_addr()?);
+    tokio::spawn(simulator::serve(simulator.clone(), ec2, std::future::pending()));
+    let settings = server::Settings { default_region: Some(Region::parse(REGION)?), ..gateway };
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let connect = Ec2::at_endpoint(&endpoint, settings.ec2.clone()).connect();
+    tokio::spawn(server::serve(listener, settings, connect, std::future::pending()));
+    Ok((simulator, endpoint, address))
+}
