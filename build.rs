@@ -20,13 +20,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("amistore_descriptor.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().build_server(false).compile_fds(descriptors.clone())?;
 
-    // The server sends lists that were encoded before.
+    // The server knows a List by its bytes, and sends one that was encoded before.
     let server = out.join("server");
     fs::create_dir_all(&server)?;
     tonic_prost_build::configure()
         .build_client(false)
         .out_dir(server)
         .extern_path(".amistore.v1", "crate::proto")
+        .extern_path(".amistore.v1.ListStoreImageTasksRequest", "crate::grpc::EncodedRequest")
         .extern_path(".amistore.v1.ListStoreImageTasksResponse", "crate::grpc::EncodedList")
         .codec_path("crate::grpc::Codec")
         .compile_fds(descriptors)?;

@@ -26,7 +26,8 @@ use tower::util::BoxCloneSyncService;
 static ALLOCATED: PeakAlloc = PeakAlloc;
 
 const SIZES: [u32; 4] = [100, 1_000, 10_000, 100_000];
-const PAGE: usize = 200;
+/// EC2's pages, as many as the smallest ledger has: a refresh is the same work for all.
+const PAGE: usize = 100;
 const ROUNDS: usize = 31;
 const READS: u32 = 200;
 const REFRESHES: u32 = 20;
@@ -115,7 +116,7 @@ impl Account {
             })
             .await?,
         );
-        let image = Need::Latest { images: [middle.key.image_id.clone()].into(), bucket: None };
+        let image = Need::Latest { images: [middle.key.image_id].into(), bucket: None };
         rounds.image.push(
             each(READS, async || {
                 let Found { ledger, .. } = self.scope.get(image.clone(), lasts).await?;

@@ -3,7 +3,7 @@
 
 tonic::include_proto!("amistore.v1");
 
-/// The server's side: as generated, but that a List answers with a message that is encoded already.
+/// The server's side: as generated, but that a List comes and goes as encoded messages.
 pub mod server {
     include!(concat!(env!("OUT_DIR"), "/server/amistore.v1.rs"));
 }

@@ -17,6 +17,17 @@ pub(super) enum Depth {
     End,
 }
 
+impl Depth {
+    /// Whether a task is above it, or at it.
+    pub(super) fn reaches(&self, key: &TaskKey) -> bool {
+        match self {
+            Self::Top => false,
+            Self::At(bottom) => key <= bottom,
+            Self::End => true,
+        }
+    }
+}
+
 /// A stretch of the listing that is known without a gap, both ends included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stretch {
@@ -52,7 +63,7 @@ impl Ground {
             return;
         }
         match newest {
-            Some(newest) if Depth::At(newest.clone()) <= first.bottom => {
+            Some(newest) if first.bottom.reaches(newest) => {
                 first.top = Depth::At(newest.clone());
             }
             _ => {

@@ -170,7 +170,7 @@ impl Keeper {
     /// are asked for again; where it names none, the set is split until the bad one stands alone.
     fn blame(&mut self, images: &[ImageId], error: &UpstreamError, at: CallTime) {
         let named: Vec<_> =
-            images.iter().filter(|image| names(&error.message, image)).cloned().collect();
+            images.iter().filter(|image| names(&error.message, image)).copied().collect();
         let refused = match (images, named.len()) {
             ([_], _) => images.to_vec(),
             (_, 0) => return self.plan.suspects.failed(images),
@@ -187,7 +187,7 @@ impl Keeper {
             let mut state = self.cache.state();
             state.refusals.expire(Instant::now());
             for image in &refused {
-                state.refusals.images.insert(image.clone(), refusal.clone());
+                state.refusals.images.insert(*image, refusal.clone());
             }
         }
         let asked = Call::Images(refused);
@@ -241,7 +241,7 @@ impl Keeper {
 fn names(message: &str, image: &ImageId) -> bool {
     message
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
-        .any(|word| word == image.as_str())
+        .any(|word| ImageId::parse(word).is_ok_and(|named| named == *image))
 }
 
 fn answered_as_dry_run() -> UpstreamError {

@@ -5,16 +5,14 @@
 //! merge costs what the answer costs and not what the ledger holds.
 
 use std::{
-    cmp::Reverse,
     ops::Bound,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use equivalent::{Comparable, Equivalent};
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdMap;
 
-use super::{ground::Depth, listing::Listing};
+use super::{ground::Depth, listing::Listing, tasks::Tasks};
 use crate::domain::{
     Answer, CallTime, ImageId, ListingFilter, NextToken, Question, StoreImageTask, TaskKey,
 };
@@ -117,8 +115,7 @@ impl Pace {
 pub struct Ledger {
     version: u64,
     newest_call: Option<CallTime>,
-    tasks: OrdSet<ByTime>,
-    by_image: OrdSet<ByImage>,
+    tasks: Tasks,
     unfinished: OrdMap<TaskKey, Progress>,
     lookups: OrdMap<ImageId, Lookup>,
     /// The listing of all tasks.
@@ -137,7 +134,7 @@ impl Ledger {
     /// A task by its key.
     #[must_use]
     pub fn task(&self, key: &TaskKey) -> Option<&Arc<StoreImageTask>> {
-        self.tasks_from(Bound::Included(key)).next().filter(|task| task.key == *key)
+        self.tasks.get(key)
     }
 
     /// All known tasks after a place, in sort order.
@@ -145,25 +142,19 @@ impl Ledger {
         &self,
         after: Option<&TaskKey>,
     ) -> impl Iterator<Item = &Arc<StoreImageTask>> {
-        self.tasks_from(after.map_or(Bound::Unbounded, Bound::Excluded))
-    }
-
-    fn tasks_from(&self, from: Bound<&TaskKey>) -> impl Iterator<Item = &Arc<StoreImageTask>> {
-        self.tasks.range::<_, TaskKey>((from, Bound::Unbounded)).map(|ByTime(task)| task)
+        self.tasks.from(after.map_or(Bound::Unbounded, Bound::Excluded))
     }
 
     /// All known tasks of an image, newest first.
     pub fn tasks_of(&self, image: &ImageId) -> impl Iterator<Item = &Arc<StoreImageTask>> {
-        self.by_image
-            .range((Bound::Included(ImageProbe(image)), Bound::Unbounded))
-            .map(|ByImage(task)| task)
-            .take_while(|task| task.key.image_id == *image)
+        self.tasks.of(image)
     }
 
     /// The latest known task of an image, into one bucket or into any.
     #[must_use]
     pub fn latest(&self, image: &ImageId, bucket: Option<&str>) -> Option<&Arc<StoreImageTask>> {
-        self.tasks_of(image).find(|task| bucket.is_none_or(|bucket| *task.key.bucket == *bucket))
+        let Some(bucket) = bucket else { return self.tasks.latest(image) };
+        self.tasks_of(image).find(|task| *task.key.bucket == *bucket)
     }
 
     /// The newest call whose answer tells of an unfinished task.
@@ -235,11 +226,7 @@ impl Ledger {
     ) -> impl Iterator<Item = (&'a StoreImageTask, CallTime)> {
         self.unfinished
             .iter()
-            .take_while(move |(key, _)| match depth {
-                Depth::Top => false,
-                Depth::At(bottom) => *key <= bottom,
-                Depth::End => true,
-            })
+            .take_while(move |(key, _)| depth.reaches(key))
             .filter_map(|(key, progress)| Some((&**self.task(key)?, progress.told)))
     }
 
@@ -286,9 +273,8 @@ impl Ledger {
     pub(super) fn cut_to(&self, most: usize) -> Self {
         let mut next = self.clone();
         let surplus = self.len().saturating_sub(most);
-        let oldest_first = self.tasks.iter().rev().map(|ByTime(task)| task);
-        let gone: Vec<_> =
-            oldest_first.filter(|task| task.state.is_terminal()).take(surplus).cloned().collect();
+        let finished = self.tasks.oldest_first().filter(|task| task.state.is_terminal());
+        let gone: Vec<_> = finished.take(surplus).cloned().collect();
         let Some(newest_gone) = gone.last() else { return next };
         for task in &gone {
             next.remove(&task.key);
@@ -296,8 +282,8 @@ impl Ledger {
         }
         // Filtered listings are read again when they are asked for.
         next.filtered = OrdMap::new();
-        match self.tasks.range(..ByTime(newest_gone.clone())).next_back() {
-            Some(ByTime(last)) => next.listing.cut_below(&last.key),
+        match self.tasks.before(&newest_gone.key) {
+            Some(last) => next.listing.cut_below(&last.key),
             None => next.listing = Listing::default(),
         }
         next.version += 1;
@@ -312,7 +298,7 @@ impl Ledger {
             // rightly missing, and the page tells nothing of it.
             let told: Vec<_> = self
                 .unfinished_above(&bottom)
-                .filter(|(task, _)| *from < Depth::At(task.key.clone()) && filter.matches(task))
+                .filter(|(task, _)| !from.reaches(&task.key) && filter.matches(task))
                 .map(|(task, _)| task.key.clone())
                 .collect();
             for key in told {
@@ -337,7 +323,7 @@ impl Ledger {
     fn merge_images(&mut self, images: &[ImageId], answer: &Answer, at: CallTime) {
         let mark = self.listing.newest().cloned();
         for image in images {
-            self.lookups.insert(image.clone(), Lookup { at, mark: mark.clone() });
+            self.lookups.insert(*image, Lookup { at, mark: mark.clone() });
             let latest = answer.tasks.iter().find(|task| task.key.image_id == *image);
             self.tell_unfinished_of(image, latest.map(|task| &task.key), at);
         }
@@ -387,14 +373,13 @@ impl Ledger {
             progress.listed = progress.listed.max(at);
         }
         if known.is_none_or(|known| !Arc::ptr_eq(&known, &task)) {
-            self.tasks.insert(ByTime(task.clone()));
-            self.by_image.insert(ByImage(task));
+            self.tasks.insert(task);
         }
     }
 
     /// Drops what EC2 does not list any more: by age, or missing for too long.
     fn drop_old(&mut self, now: CallTime) {
-        while let Some(ByTime(oldest)) = self.tasks.get_max().cloned()
+        while let Some(oldest) = self.tasks.oldest().cloned()
             && now.wall.duration_since(oldest.key.start_time.0).is_ok_and(|age| age > LISTED_FOR)
         {
             self.remove(&oldest.key);
@@ -410,7 +395,7 @@ impl Ledger {
         }
         if self.lookups.len() > LOOKUPS {
             let mut by_age: Vec<_> =
-                self.lookups.iter().map(|(image, lookup)| (lookup.at, image.clone())).collect();
+                self.lookups.iter().map(|(image, lookup)| (lookup.at, *image)).collect();
             by_age.sort_unstable();
             for (_, image) in by_age.into_iter().take(LOOKUPS / 10) {
                 self.lookups.remove(&image);
@@ -419,93 +404,14 @@ impl Ledger {
     }
 
     fn remove(&mut self, key: &TaskKey) {
-        if let Some(task) = self.task(key).cloned() {
-            self.unfinished.remove(key);
-            self.by_image.remove(&ByImage(task.clone()));
-            self.tasks.remove(&ByTime(task));
-        }
+        self.unfinished.remove(key);
+        self.tasks.remove(key);
     }
 }
 
 /// How much older one call is than another.
 fn age(older: CallTime, newer: CallTime) -> Duration {
     newer.instant.saturating_duration_since(older.instant)
-}
-
-/// A task in the listing's order.
-#[derive(Clone, Debug)]
-struct ByTime(Arc<StoreImageTask>);
-
-/// A task in the order of images, and of the listing among those of one image.
-#[derive(Clone, Debug)]
-struct ByImage(Arc<StoreImageTask>);
-
-impl ByImage {
-    fn key(&self) -> (&ImageId, Reverse<SystemTime>, &str) {
-        let TaskKey { start_time, image_id, bucket } = &self.0.key;
-        (image_id, *start_time, bucket)
-    }
-}
-
-/// Stands before all tasks of its image.
-struct ImageProbe<'a>(&'a ImageId);
-
-impl PartialEq for ByTime {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key == other.0.key
-    }
-}
-
-impl Eq for ByTime {}
-
-impl PartialOrd for ByTime {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for ByTime {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.key.cmp(&other.0.key)
-    }
-}
-
-impl std::borrow::Borrow<TaskKey> for ByTime {
-    fn borrow(&self) -> &TaskKey {
-        &self.0.key
-    }
-}
-
-impl PartialEq for ByImage {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key == other.0.key
-    }
-}
-
-impl Eq for ByImage {}
-
-impl PartialOrd for ByImage {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for ByImage {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.key().cmp(&other.key())
-    }
-}
-
-impl Equivalent<ByImage> for ImageProbe<'_> {
-    fn equivalent(&self, _: &ByImage) -> bool {
-        false
-    }
-}
-
-impl Comparable<ByImage> for ImageProbe<'_> {
-    fn compare(&self, task: &ByImage) -> std::cmp::Ordering {
-        self.0.cmp(&task.0.key.image_id).then(std::cmp::Ordering::Less)
-    }
 }
 
 #[cfg(test)]

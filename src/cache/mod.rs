@@ -19,6 +19,7 @@ mod plan;
 #[cfg(test)]
 mod properties;
 mod scope;
+mod tasks;
 #[cfg(test)]
 mod testing;
 
@@ -27,6 +28,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
+
+use tokio::time::interval;
+use tokio_util::task::AbortOnDropHandle;
 
 pub use ledger::{Ledger, Pace};
 pub use need::{Known, Need};
@@ -78,19 +82,40 @@ impl Default for Settings {
     }
 }
 
-/// So many more ways to EC2 are kept than scopes.
+/// So many more ways to EC2 are kept than scopes, and for so long: a call budget that was spent is
+/// full again by then.
 const WAYS_PER_SCOPE: u64 = 16;
+const WAY_IDLE: Duration = Duration::from_hours(24);
+
+/// Idle scopes are looked for so often in the time that makes one idle.
+const ROUNDS_TO_IDLE: u32 = 8;
+
+type Scopes = moka::sync::Cache<Scope, Arc<ScopeCache>>;
 
 /// The least recently used go first. moka's own policy would rather keep the new ones out.
 fn bounded<V: Clone + Send + Sync + 'static>(
     most: u64,
-    idle: Duration,
-) -> moka::sync::Cache<Scope, V> {
+) -> moka::sync::CacheBuilder<Scope, V, moka::sync::Cache<Scope, V>> {
     moka::sync::Cache::builder()
         .max_capacity(most)
-        .time_to_idle(idle)
         .eviction_policy(moka::policy::EvictionPolicy::lru())
-        .build()
+}
+
+/// Lets go of the scopes that nobody asks about. moka would do so only when it is used, and by the
+/// system's clock.
+async fn forget_idle(scopes: Scopes, idle: Duration) {
+    // An interval of nothing is none.
+    let mut rounds = interval((idle / ROUNDS_TO_IDLE).max(Duration::from_millis(1)));
+    loop {
+        rounds.tick().await;
+        for (scope, cache) in &scopes {
+            if cache.idle_rounds() > ROUNDS_TO_IDLE {
+                scopes.invalidate(&*scope);
+            }
+        }
+        // Only now is what was invalidated given back.
+        scopes.run_pending_tasks();
+    }
 }
 
 /// All scopes.
@@ -100,22 +125,26 @@ pub struct Cache {
     /// The ways to EC2, and with them what is left of each scope's call budget: kept for longer
     /// than the scopes themselves, so that a scope that comes back has no new budget.
     ways: moka::sync::Cache<Scope, Upstream>,
-    /// moka's clock is the system's, which a paused clock does not stop: here it only bounds
-    /// memory and decides nothing about freshness.
-    recent: moka::sync::Cache<Scope, Arc<ScopeCache>>,
+    /// Those that are kept.
+    recent: Scopes,
     /// Those that moka let go of but somebody still uses: to make a second one would be to ask
     /// EC2 twice.
     living: Mutex<HashMap<Scope, Weak<ScopeCache>>>,
+    _forget_idle: AbortOnDropHandle<()>,
 }
 
 impl Cache {
-    /// An empty cache that asks EC2 over the ways that `connect` makes.
+    /// An empty cache that asks EC2 over the ways that `connect` makes. To be called on a runtime.
     #[must_use]
     pub fn new(settings: Settings, connect: Connect) -> Self {
+        let ways = bounded(settings.max_scopes.saturating_mul(WAYS_PER_SCOPE));
+        let recent: Scopes = bounded(settings.max_scopes).build();
+        let forget_idle = tokio::spawn(forget_idle(recent.clone(), settings.scope_idle));
         Self {
-            ways: bounded(settings.max_scopes.saturating_mul(WAYS_PER_SCOPE), settings.scope_idle),
-            recent: bounded(settings.max_scopes, settings.scope_idle),
+            ways: ways.time_to_idle(WAY_IDLE).build(),
+            recent,
             living: Mutex::default(),
+            _forget_idle: AbortOnDropHandle::new(forget_idle),
             settings: Arc::new(settings),
             connect,
         }
@@ -133,6 +162,7 @@ impl Cache {
     /// [`CacheError::TooManyScopes`] when as many as are allowed are in use.
     pub fn scope(&self, scope: &Scope) -> Result<Arc<ScopeCache>, CacheError> {
         if let Some(known) = self.recent.get(scope) {
+            known.mark_used();
             return Ok(known);
         }
         let mut living = self.living.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,6 @@
 //! What a caller must have known, and the one rule of freshness.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::Instant;
 
@@ -57,6 +57,20 @@ impl Known {
             Self::AsOf(call) => call.instant >= since,
             Self::ForEver => true,
         }
+    }
+
+    /// The oldest call that the answer rests on. None where it can't change any more.
+    #[must_use]
+    pub(super) fn as_of(self) -> Option<CallTime> {
+        match self {
+            Self::AsOf(call) => Some(call),
+            Self::Not | Self::ForEver => None,
+        }
+    }
+
+    /// How old the answer is.
+    pub(super) fn age(self, now: Instant) -> Duration {
+        self.as_of().map_or(Duration::ZERO, |call| now.saturating_duration_since(call.instant))
     }
 
     /// Of two things that an answer rests on, the one that is known worse.
@@ -139,7 +153,7 @@ pub(super) fn listing_depth(
 ) -> Option<Depth> {
     let last = ledger
         .tasks_after(after)
-        .take_while(|task| Depth::At(task.key.clone()) <= *bottom)
+        .take_while(|task| bottom.reaches(&task.key))
         .filter(|task| filter.matches(task))
         .nth(count.saturating_sub(1));
     match last {
@@ -169,7 +183,7 @@ pub(super) fn latest_known(ledger: &Ledger, image: &ImageId, bucket: Option<&Buc
     let known = Known::from(looked_up).or(latest_by_listing(ledger, image, bucket));
     let Some(bucket) = bucket else { return known };
     let filter = TaskFilter {
-        images: [image.clone()].into(),
+        images: [*image].into(),
         buckets: [bucket.clone()].into(),
         ..TaskFilter::default()
     };
@@ -183,11 +197,11 @@ fn lookup_that_tells<'a>(
     image: &ImageId,
     bucket: Option<&BucketName>,
 ) -> Option<&'a Lookup> {
-    let tells = match (bucket, ledger.latest(image, None)) {
-        (None, _) | (_, None) => true,
-        (Some(bucket), Some(task)) => *task.key.bucket == *bucket.as_str(),
-    };
-    ledger.looked_up(image).filter(|_| tells)
+    let lookup = ledger.looked_up(image)?;
+    let tells = bucket.is_none_or(|bucket| {
+        ledger.latest(image, None).is_none_or(|task| *task.key.bucket == *bucket.as_str())
+    });
+    tells.then_some(lookup)
 }
 
 fn latest_by_listing(ledger: &Ledger, image: &ImageId, bucket: Option<&BucketName>) -> Known {
@@ -210,10 +224,9 @@ pub(super) fn listing_would_show(
     bucket: Option<&BucketName>,
 ) -> bool {
     let bottom = ledger.listing().bottom();
-    let reaches = |key: &TaskKey| Depth::At(key.clone()) <= *bottom;
-    let latest = ledger.latest(image, bucket.map(BucketName::as_str));
+    let latest = || ledger.latest(image, bucket.map(BucketName::as_str));
     let mark = || lookup_that_tells(ledger, image, bucket)?.mark.as_ref();
     *bottom == Depth::End
-        || latest.is_some_and(|task| reaches(&task.key))
-        || mark().is_some_and(reaches)
+        || latest().is_some_and(|task| bottom.reaches(&task.key))
+        || mark().is_some_and(|mark| bottom.reaches(mark))
 }

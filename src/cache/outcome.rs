@@ -27,10 +27,7 @@ impl Found {
     /// The oldest call that the answer rests on. None where it can't change any more.
     #[must_use]
     pub fn as_of(&self) -> Option<CallTime> {
-        match self.known {
-            Known::AsOf(call) => Some(call),
-            Known::Not | Known::ForEver => None,
-        }
+        self.known.as_of()
     }
 
     /// What an answer that is read from it rests on.
@@ -42,7 +39,7 @@ impl Found {
     /// How old the answer is.
     #[must_use]
     pub fn age(&self) -> Duration {
-        self.as_of().map_or(Duration::ZERO, |call| self.at.saturating_duration_since(call.instant))
+        self.known.age(self.at)
     }
 }
 
@@ -111,6 +108,14 @@ pub enum CacheError {
     /// EC2 refused, or could not be asked.
     #[error(transparent)]
     Upstream(UpstreamError),
+    /// EC2 refused the same a moment ago, and was not asked again.
+    #[error("{error}")]
+    Remembered {
+        /// What EC2 said then.
+        error: UpstreamError,
+        /// For how long it is remembered yet.
+        left: Duration,
+    },
     /// Too many callers wait in this scope.
     #[error("too many requests wait for EC2 already; try again in a moment")]
     TooManyWaiting,

@@ -23,7 +23,7 @@ impl Ledger {
         let bottom = filtered.map_or(of_all, |filtered| of_all.max(filtered));
         let mut passing = self
             .tasks_after(after)
-            .take_while(|task| Depth::At(task.key.clone()) <= *bottom)
+            .take_while(|task| bottom.reaches(&task.key))
             .filter(|task| filter.matches(task))
             .cloned();
         let tasks: Vec<_> = passing.by_ref().take(count).collect();

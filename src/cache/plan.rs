@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use super::{
-    ground::Depth,
     ledger::{Call, Ledger},
     listing::Listing,
     need::{Known, Need, latest_known, listing_depth, listing_would_show, unfinished_that_matter},
@@ -57,7 +56,7 @@ impl Suspects {
     /// nothing is known any more.
     pub(super) fn failed(&mut self, images: &[ImageId]) {
         self.refused(images);
-        self.0.push(images.iter().cloned().collect());
+        self.0.push(images.iter().copied().collect());
     }
 
     /// A call for these images succeeded: the bad one is among the others of their set.
@@ -141,7 +140,7 @@ impl Plan {
                 Lack::Deeper(filter) => deeper = deeper.or(Some(filter)),
                 Lack::Images { by_head: these, others } => {
                     by_head.extend(these);
-                    images.extend(others.iter().cloned());
+                    images.extend(others.iter().copied());
                 }
                 Lack::Unfinished(tasks) => unfinished.add(*since, tasks),
             }
@@ -161,7 +160,7 @@ impl Plan {
         if deeper == Some(&all) && !self.walked && self.page_brings != Some(0) {
             return Some(walk(ledger, &all, None));
         }
-        images.extend(by_head.into_iter().cloned());
+        images.extend(by_head.into_iter().copied());
         images.extend(unfinished.to_look_up(ledger));
         batch(images, &self.suspects)
             .map(Call::Images)
@@ -200,7 +199,7 @@ impl Unfinished {
         let swept = ledger.filtered(&filter);
         let is_swept = |key: &TaskKey, since: Instant| {
             swept.is_some_and(|listing| {
-                listing.as_of().meets(since) && Depth::At(key.clone()) <= *listing.bottom()
+                listing.as_of().meets(since) && listing.bottom().reaches(key)
             })
         };
         let open: Vec<_> = self.0.iter().filter(|(key, since)| !is_swept(key, **since)).collect();
@@ -215,7 +214,7 @@ impl Unfinished {
     }
 
     fn to_look_up(&self, ledger: &Ledger) -> impl Iterator<Item = ImageId> {
-        self.0.keys().filter(|key| !is_hidden(ledger, key)).map(|key| key.image_id.clone())
+        self.0.keys().filter(|key| !is_hidden(ledger, key)).map(|key| key.image_id)
     }
 
     fn hidden(&self, ledger: &Ledger) -> Option<&TaskKey> {
@@ -236,7 +235,7 @@ fn wanted(ledger: &Ledger, demands: &[Demand<'_>]) -> BTreeSet<ImageId> {
             let unknown = images
                 .iter()
                 .filter(|image| !latest_known(ledger, image, bucket.as_ref()).meets(*since));
-            wanted.extend(unknown.cloned());
+            wanted.extend(unknown.copied());
         }
     }
     wanted
@@ -299,7 +298,7 @@ fn batch(images: Vec<ImageId>, suspects: &Suspects) -> Option<Vec<ImageId>> {
     let mut seen = BTreeSet::new();
     let mut batch: Vec<_> = images
         .into_iter()
-        .filter(|image| suspects.set_of(image) == set && seen.insert(image.clone()))
+        .filter(|image| suspects.set_of(image) == set && seen.insert(*image))
         .take(MAX_IMAGES_PER_CALL)
         .collect();
     if set.is_some() {
@@ -369,7 +368,7 @@ fn latest_lack(
     let unmet: Vec<_> = images
         .iter()
         .filter(|image| !latest_known(ledger, image, bucket).meets(since))
-        .cloned()
+        .copied()
         .collect();
     let fresh = head_is_fresh(ledger, since);
     let (by_head, unmet): (Vec<_>, Vec<_>) =
@@ -413,7 +412,7 @@ fn head_would_tell(ledger: &Ledger, image: &ImageId, bucket: Option<&BucketName>
     match ledger.latest(image, bucket.map(BucketName::as_str)) {
         Some(task) if !task.state.is_terminal() => {
             // Below the page a look-up tells, unless a newer task hides this one.
-            Depth::At(task.key.clone()) <= *head || is_hidden(ledger, &task.key)
+            head.reaches(&task.key) || is_hidden(ledger, &task.key)
         }
         _ => listing_would_show(ledger, image, bucket),
     }
@@ -421,10 +420,10 @@ fn head_would_tell(ledger: &Ledger, image: &ImageId, bucket: Option<&BucketName>
 
 fn task_lack(ledger: &Ledger, since: Instant, key: &TaskKey) -> Lack {
     let head = ledger.listing().head_bottom();
-    let on_head = head.is_none_or(|bottom| Depth::At(key.clone()) <= *bottom);
+    let on_head = head.is_none_or(|bottom| bottom.reaches(key));
     match (on_head && !head_is_fresh(ledger, since), is_hidden(ledger, key)) {
         (true, true) => Lack::Head(ListingFilter::default()),
-        (true, false) => Lack::Images { by_head: vec![key.image_id.clone()], others: Vec::new() },
+        (true, false) => Lack::Images { by_head: vec![key.image_id], others: Vec::new() },
         (false, _) => Lack::Unfinished(vec![key.clone()]),
     }
 }

@@ -139,7 +139,7 @@ impl Ec2 {
 
     fn list(&mut self, filter: &ListingFilter, place: Option<&Depth>, lag: usize) -> Answer {
         let mut rest = self.replica(lag).values().filter(|task| {
-            filter.matches(task) && place.is_none_or(|place| Depth::At(task.key.clone()) > *place)
+            filter.matches(task) && place.is_none_or(|place| !place.reaches(&task.key))
         });
         let tasks: Vec<_> = rest.by_ref().take(self.page).cloned().collect();
         let more = rest.next().is_some();
@@ -192,7 +192,7 @@ impl Story {
                 let key = TaskKey {
                     // No two start in the same moment.
                     start_time: Reverse(wall + Duration::from_millis(*started)),
-                    image_id: image_id.clone(),
+                    image_id,
                     bucket: bucket(*other_bucket).into(),
                 };
                 let object_key = format!("{image_id}.bin").into();
@@ -214,7 +214,7 @@ impl Story {
             for task in tasks.values_mut().filter(|task| !task.state.is_terminal()) {
                 task.progress = task.progress.saturating_add(gain).min(100);
                 // A third of the images never gets beyond the half.
-                if task.progress > 50 && task.key.image_id.as_str().ends_with(['0', '5', 'a']) {
+                if task.progress > 50 && task.key.image_id.to_string().ends_with(['0', '5', 'a']) {
                     task.state = TaskState::Failed;
                 } else if task.progress == 100 {
                     task.state = TaskState::Completed;

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,6 +37,8 @@ pub struct ScopeCache {
     state: Mutex<State>,
     /// One dry run at a time, so that a storm of them leaves the keeper its share of the budget.
     dry_runs: Semaphore,
+    /// Rounds that were made in search of idle scopes since it was last used.
+    idle_rounds: AtomicU32,
 }
 
 /// What callers and the keeper share.
@@ -83,16 +88,14 @@ pub(super) struct Refusal {
 
 impl Refusals {
     /// The refusal of a demand, by the same rule of freshness as an answer.
-    fn of(&self, demand: Demand<'_>, now: Instant) -> Option<UpstreamError> {
+    fn of(&self, demand: Demand<'_>, now: Instant) -> Option<&Refusal> {
         let image = match demand.need {
             Need::Latest { images, .. } => images
                 .iter()
                 .find_map(|image| self.images.get(image).filter(|known| known.counts(demand, now))),
             Need::Listing { .. } | Need::Task(_) => None,
         };
-        image
-            .or(self.scope.as_ref().filter(|known| known.counts(demand, now)))
-            .map(|known| known.error.clone())
+        image.or(self.scope.as_ref().filter(|known| known.counts(demand, now)))
     }
 
     /// Forgets what is over.
@@ -117,7 +120,19 @@ impl ScopeCache {
             ledger: watch::Sender::default(),
             state: Mutex::default(),
             dry_runs: Semaphore::new(1),
+            idle_rounds: AtomicU32::new(0),
         })
+    }
+
+    /// It is not idle. A flag rather than the time: what is asked for often should not look at the
+    /// clock for it.
+    pub(super) fn mark_used(&self) {
+        self.idle_rounds.store(0, Ordering::Relaxed);
+    }
+
+    /// How many of these rounds, this one included, found it unused.
+    pub(super) fn idle_rounds(&self) -> u32 {
+        self.idle_rounds.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Whose cache it is.
@@ -186,14 +201,14 @@ impl ScopeCache {
         Ok(Found { ledger, known, outcome: Outcome::StaleIfError(reason), at: Instant::now() })
     }
 
-    /// The hit of an answer that was read before, if it is as good as what [`Self::get`] would find.
+    /// The hit of an answer that was read before, if it is as good as what [`Self::get`] would find:
+    /// how old it is.
     #[must_use]
-    pub fn recall(&self, basis: &Basis, max_staleness: Option<Duration>) -> Option<Found> {
+    pub fn recall(&self, basis: &Basis, max_staleness: Option<Duration>) -> Option<Duration> {
+        self.mark_used();
         let now = Instant::now();
-        let known = basis.known;
-        let ledger = self.ledger.borrow();
-        let holds = basis.is_of(&ledger) && known.meets(self.since(now, max_staleness));
-        holds.then(|| Found { ledger: ledger.clone(), known, outcome: Outcome::Hit, at: now })
+        let holds = basis.known.meets(self.since(now, max_staleness));
+        (holds && basis.is_of(&self.ledger.borrow())).then(|| basis.known.age(now))
     }
 
     /// The oldest call that would do for a request of now.
@@ -242,9 +257,10 @@ impl ScopeCache {
         since: Instant,
         takes_stale: bool,
     ) -> Result<(oneshot::Receiver<Verdict>, bool), CacheError> {
-        let mut state = self.state();
-        if let Some(error) = state.refusals.of(Demand { need, since }, Instant::now()) {
-            return Err(CacheError::Upstream(error));
+        let (mut state, now) = (self.state(), Instant::now());
+        if let Some(refusal) = state.refusals.of(Demand { need, since }, now) {
+            let (error, left) = (refusal.error.clone(), refusal.until - now);
+            return Err(CacheError::Remembered { error, left });
         }
         if !state.has_room(need, &self.settings) {
             state.open.forget_gone();
@@ -287,7 +303,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Weak, atomic::AtomicUsize};
 
     use tower::util::BoxCloneSyncService;
 
@@ -339,6 +355,35 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         let fresh = cache.get(all(), Some(Duration::ZERO)).await.expect("by a new keeper");
         assert!(matches!(fresh.outcome, Outcome::Fetched { .. }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_scope_gives_its_memory_back_and_a_busy_one_is_kept() {
+        let idle = Duration::from_mins(10);
+        let settings = Settings { scope_idle: idle, ..Settings::default() };
+        let cache = cache(|_| false, settings);
+        let (busy, quiet) = (scope("us-east-1"), scope("us-east-2"));
+        let (mut weak_busy, mut weak_quiet) = (Weak::new(), Weak::new());
+        for (scope, weak) in [(&busy, &mut weak_busy), (&quiet, &mut weak_quiet)] {
+            let scope = cache.scope(scope).expect("room");
+            scope.get(all(), None).await.expect("answered");
+            *weak = Arc::downgrade(&scope);
+        }
+        let pass = async |time: Duration| {
+            tokio::time::sleep(time).await;
+            drop(cache.scope(&busy).expect("room"));
+        };
+        for _ in 0..9 {
+            pass(idle / 9).await;
+        }
+        assert!(weak_quiet.upgrade().is_some(), "not idle for long enough");
+        for _ in 0..2 {
+            pass(idle / 9).await;
+        }
+        assert!(weak_quiet.upgrade().is_none(), "given back without anybody asking for it");
+        assert!(weak_busy.upgrade().is_some());
+        let again = cache.scope(&quiet).expect("room").get(all(), None).await.expect("answered");
+        assert!(matches!(again.outcome, Outcome::Fetched { why: Forward::Miss, .. }));
     }
 
     #[tokio::test(start_paused = true)]

@@ -93,5 +93,5 @@ pub(super) fn next_page(after: &StoreImageTask, name: &str) -> Call {
 
 /// The images of all known tasks, in sort order.
 pub(super) fn images(ledger: &Ledger) -> Vec<ImageId> {
-    ledger.tasks_after(None).map(|task| task.key.image_id.clone()).collect()
+    ledger.tasks_after(None).map(|task| task.key.image_id).collect()
 }

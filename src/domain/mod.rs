@@ -2,13 +2,15 @@
 //! to EC2 with its answer and its errors. Imported by all rooms, imports none of them.
 
 mod filter;
+mod image;
 mod name;
 mod task;
 mod time;
 mod upstream;
 
 pub use filter::{ListingFilter, TaskFilter, TaskStateKind};
-pub use name::{AccountName, BucketName, ImageId, NameError, Region, Scope};
+pub use image::ImageId;
+pub use name::{AccountName, BucketName, NameError, Region, Scope};
 pub use task::{StoreImageTask, TaskKey, TaskState};
 pub use time::{CallTime, wall_clock};
 pub use upstream::{

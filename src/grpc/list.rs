@@ -1,67 +1,68 @@
 //! `ListStoreImageTasks`.
 
-use tonic::{Response, Status, metadata::MetadataValue};
+use std::sync::Arc;
+
+use tonic::{Extensions, Response, Status, metadata::MetadataValue};
 
 use super::{
     Service, cache_status,
-    codec::EncodedList,
+    codec::{EncodedList, EncodedRequest},
     convert,
     page_token::{self, Fingerprint},
     ready::Answer,
     status::status_of_cache,
-    validate::ListPage,
+    validate::{ListPage, ListQuestion},
 };
 use crate::{
-    cache::{Found, Need, Page, ScopeCache},
-    proto::{ListStoreImageTasksRequest, ListStoreImageTasksResponse},
+    cache::{Found, Need, Outcome, Page, ScopeCache},
+    proto::ListStoreImageTasksResponse,
 };
 
 impl Service {
+    /// The answer, where it is known, new enough and encoded. Who asks the same in the same bytes
+    /// as somebody before pays for nothing that was done for them.
+    pub(super) fn hit(&self, request: &EncodedRequest) -> Option<Response<EncodedList>> {
+        let answer = self.ready.get(request)?;
+        let age = answer.scope.upgrade()?.recall(&answer.basis, answer.max_staleness)?;
+        let metadata = self.cache_status.of(&Outcome::Hit, age);
+        Some(Response::from_parts(metadata, answer.list.clone(), Extensions::default()))
+    }
+
     pub(super) async fn list(
         &self,
-        request: ListStoreImageTasksRequest,
+        request: EncodedRequest,
     ) -> Result<Response<EncodedList>, Status> {
-        let question = self.accounts.list(&request)?;
-        let page = question.page;
+        let ListQuestion { page, max_staleness, dry_run } =
+            self.accounts.list(&request.decode()?)?;
         let cache = self.cache.scope(&page.scope);
         let cache = cache.map_err(|error| status_of_cache(&error, &page.scope))?;
-        if question.dry_run {
-            return dry_run(&cache).await;
+        if dry_run {
+            return self::dry_run(&cache).await;
         }
-        let ready = self.ready.get(&page);
-        let recalled =
-            ready.as_ref().and_then(|answer| cache.recall(&answer.basis, question.max_staleness));
-        let found = match recalled {
-            Some(found) => found,
-            None => cache
-                .get(page.need(), question.max_staleness)
-                .await
-                .map_err(|error| status_of_cache(&error, &page.scope))?,
+        let found = cache.get(page.need(), max_staleness).await;
+        let found = found.map_err(|error| status_of_cache(&error, &page.scope))?;
+        let metadata = self.cache_status.of(&found.outcome, found.age());
+        // A crowd that waited for the same answer has it encoded once, and so has who gets a stale one.
+        let known = self.ready.get(&request).filter(|answer| answer.basis.is_of(&found.ledger));
+        let list = if let Some(answer) = known {
+            answer.list.clone()
+        } else {
+            let list = EncodedList::of(&page.answer(&found));
+            let scope = Arc::downgrade(&cache);
+            let basis = found.basis();
+            self.ready.put(&request, Answer { scope, max_staleness, basis, list: list.clone() });
+            list
         };
-        let cache_status = cache_status::of(&found, self.cache.ttl());
-        let list = match ready {
-            Some(answer) if answer.basis.is_of(&found.ledger) => answer.list,
-            _ => {
-                let list = EncodedList::of(&page.answer(&found));
-                self.ready.put(page, Answer { basis: found.basis(), list: list.clone() });
-                list
-            }
-        };
-        let mut response = Response::new(list);
-        if let Some(value) = cache_status {
-            response.metadata_mut().insert(cache_status::CACHE_STATUS, value);
-        }
-        Ok(response)
+        Ok(Response::from_parts(metadata, list, Extensions::default()))
     }
 }
 
 async fn dry_run(cache: &ScopeCache) -> Result<Response<EncodedList>, Status> {
     cache.dry_run().await.map_err(|error| status_of_cache(&error, cache.scope()))?;
-    let mut response = Response::new(EncodedList::of(&ListStoreImageTasksResponse::default()));
-    let metadata = response.metadata_mut();
+    let mut metadata = cache_status::bypass();
     metadata.insert("x-ec2-code", MetadataValue::from_static("DryRunOperation"));
-    metadata.insert(cache_status::CACHE_STATUS, cache_status::bypass());
-    Ok(response)
+    let empty = EncodedList::of(&ListStoreImageTasksResponse::default());
+    Ok(Response::from_parts(metadata, empty, Extensions::default()))
 }
 
 impl ListPage {

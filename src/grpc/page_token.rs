@@ -36,7 +36,7 @@ impl Fingerprint {
         part(scope.region.as_str());
         part("images");
         for image in images {
-            part(image.as_str());
+            part(&image.to_string());
         }
         part("states");
         for state in states {

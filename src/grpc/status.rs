@@ -5,6 +5,7 @@ use std::{collections::HashMap, fmt::Write as _, time::Duration};
 use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
+use super::cache_status;
 use crate::{
     cache::CacheError,
     domain::{ErrorKind, Scope, UpstreamError},
@@ -187,6 +188,11 @@ pub(super) fn status_of_violations(violations: Vec<FieldViolation>) -> Status {
 pub(super) fn status_of_cache(error: &CacheError, scope: &Scope) -> Status {
     match error {
         CacheError::Upstream(upstream) => status_of_upstream(upstream, scope),
+        CacheError::Remembered { error, left } => {
+            let mut status = status_of_upstream(error, scope);
+            cache_status::add_refusal(status.metadata_mut(), *left);
+            status
+        }
         CacheError::TooManyWaiting => status_of_own(Own::TooManyWaiting, error.to_string()),
         CacheError::TooManyTasks => status_of_own(Own::TooManyTasks, error.to_string()),
         CacheError::TooManyScopes => status_of_own(Own::TooManyScopes, error.to_string()),

@@ -37,7 +37,7 @@ pub struct Accounts {
 }
 
 /// A page of a List: what the answer's tasks depend on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 pub(super) struct ListPage {
     pub(super) scope: Scope,
     pub(super) filter: TaskFilter,

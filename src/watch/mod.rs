@@ -11,7 +11,7 @@ mod topic;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -44,7 +44,8 @@ impl Default for Settings {
 pub struct Watches {
     cache: Arc<Cache>,
     settings: Settings,
-    pollers: Mutex<HashMap<Scope, Arc<Poller>>>,
+    /// A poller lives for as long as it has watches: it would keep an idle scope otherwise.
+    pollers: Mutex<HashMap<Scope, Weak<Poller>>>,
     open: Arc<Semaphore>,
 }
 
@@ -101,7 +102,7 @@ impl Watches {
             self.open.clone().try_acquire_owned().map_err(|_| WatchError::TooManyWatches)?;
         let WatchQuestion { scope, image, bucket, wait_for_task } = question;
         let cache = self.cache.scope(&scope)?;
-        let need = Need::Latest { images: [image.clone()].into(), bucket: bucket.clone() };
+        let need = Need::Latest { images: [image].into(), bucket: bucket.clone() };
         let found = cache.get(need, None).await?;
         let first = first_state(&found, &image, bucket.as_ref());
         if first.is_none() && !wait_for_task {
@@ -120,11 +121,13 @@ impl Watches {
 
     fn poller(&self, scope: &Scope, cache: &Arc<crate::cache::ScopeCache>) -> Arc<Poller> {
         let mut pollers = self.pollers.lock().unwrap_or_else(PoisonError::into_inner);
-        pollers.retain(|_, poller| poller.is_busy() || Arc::strong_count(poller) > 1);
-        pollers
-            .entry(scope.clone())
-            .or_insert_with(|| Poller::new(cache.clone(), self.settings.interval))
-            .clone()
+        if let Some(poller) = pollers.get(scope).and_then(Weak::upgrade) {
+            return poller;
+        }
+        pollers.retain(|_, poller| poller.strong_count() > 0);
+        let poller = Poller::new(cache.clone(), self.settings.interval);
+        pollers.insert(scope.clone(), Arc::downgrade(&poller));
+        poller
     }
 }
 
@@ -157,4 +160,52 @@ impl Watch {
 fn first_state(found: &Found, image: &ImageId, bucket: Option<&BucketName>) -> Option<Snapshot> {
     let task = found.ledger.latest(image, bucket.map(BucketName::as_str))?;
     Snapshot::of(&found.ledger, task, found.as_of())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cmp::Reverse, time::Duration};
+
+    use tower::util::BoxCloneSyncService;
+
+    use super::*;
+    use crate::{
+        cache,
+        domain::{
+            AccountName, Answer, DescribeRequest, DescribeResponse, Region, StoreImageTask,
+            TaskState, UpstreamError, wall_clock,
+        },
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_keeps_its_scope_and_one_that_is_over_does_not() {
+        let image = ImageId::parse("ami-01234567").expect("valid");
+        let key =
+            TaskKey { start_time: Reverse(wall_clock()), image_id: image, bucket: "bucket".into() };
+        let task = StoreImageTask {
+            key,
+            object_key: "ami-01234567.bin".into(),
+            state: TaskState::InProgress,
+            progress: 5,
+            failure_reason: None,
+        };
+        let upstream = tower::service_fn(move |_: DescribeRequest| {
+            let answer = Answer { tasks: vec![task.clone()], next: None };
+            async { Ok::<_, UpstreamError>(DescribeResponse::Tasks(answer)) }
+        });
+        let connect = Arc::new(move |_: &Scope| BoxCloneSyncService::new(upstream.clone()));
+        let cache = Arc::new(Cache::new(cache::Settings::default(), connect));
+        let region = Region::parse("us-east-1").expect("valid");
+        let scope = Scope { account: AccountName::default(), region };
+        let kept = Arc::downgrade(&cache.scope(&scope).expect("room"));
+        let watches = Watches::new(cache, Settings::default());
+        let question = WatchQuestion { scope, image, bucket: None, wait_for_task: false };
+        let mut watch = watches.watch(question).await.expect("there is a task");
+        assert!(matches!(watch.next().await, Some(State::Known(_))));
+        tokio::time::sleep(Duration::from_hours(3)).await;
+        assert!(kept.upgrade().is_some(), "it is watched");
+        drop(watch);
+        tokio::time::sleep(Duration::from_hours(3)).await;
+        assert!(kept.upgrade().is_none(), "nobody asks for it any more");
+    }
 }

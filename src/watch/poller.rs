@@ -48,11 +48,6 @@ impl Poller {
         Arc::new(Self { cache, bounds, topics: Mutex::default(), changed: Arc::default() })
     }
 
-    /// Whether anybody subscribes.
-    pub(super) fn is_busy(&self) -> bool {
-        self.topics().polled
-    }
-
     /// Joins the topic of a target; `first` is its state where there is no topic yet.
     pub(super) fn subscribe(self: &Arc<Self>, target: Target, first: State) -> Subscriber {
         let mut topics = self.topics();
@@ -152,7 +147,9 @@ impl Poller {
                 Err(CacheError::Upstream(error)) if error.kind.is_transient() => {
                     topic.set_degraded(Some((error, wall_clock())));
                 }
-                Err(refused @ CacheError::Upstream(_)) => topic.end(Ended::Refused(refused)),
+                Err(refused @ (CacheError::Upstream(_) | CacheError::Remembered { .. })) => {
+                    topic.end(Ended::Refused(refused));
+                }
                 // Our own trouble: the next round finds out whether it is over.
                 Err(
                     CacheError::TooManyWaiting

@@ -24,7 +24,7 @@ impl Target {
         match self {
             Self::Task(key) => Need::Task(key.clone()),
             Self::Appearance { image, bucket } => {
-                Need::Latest { images: [image.clone()].into(), bucket: bucket.clone() }
+                Need::Latest { images: [*image].into(), bucket: bucket.clone() }
             }
         }
     }
