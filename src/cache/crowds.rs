@@ -16,7 +16,7 @@ use tower::util::BoxCloneSyncService;
 use super::{
     Cache, Settings,
     outcome::{CacheError, Found, Outcome},
-    properties::{Ask, FEW, Step, Story, ask, not_turned_back},
+    properties::{Ask, FEW, Step, Story, ask, life, not_turned_back},
     scope::ScopeCache,
 };
 use crate::domain::{
@@ -39,14 +39,9 @@ enum Event {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let life = prop_oneof![
-        3 => (0..9_u64, 0..40_u8).prop_map(|(seconds, gain)| Step::Wait { seconds, gain }),
-        2 => proptest::collection::vec((0..20_u8, any::<bool>()), 1..9).prop_map(Step::Start),
-        1 => Just(Step::ExpireTokens),
-    ];
     let some_seconds = || proptest::option::of(0..9_u64);
     prop_oneof![
-        5 => life.prop_map(Event::Life),
+        5 => life().prop_map(Event::Life),
         5 => (ask(), 1..6_usize, some_seconds(), some_seconds()).prop_map(
             |(question, callers, max_staleness, patience)| Event::Crowd {
                 question, callers, max_staleness, patience

@@ -56,15 +56,15 @@ impl Ground {
     }
 
     /// A new head page is about to be added: what was the top so far is now just where its newest
-    /// task is. Without any task, there is nothing left to hold on to.
-    pub(super) fn lower_top(&mut self, newest: Option<&TaskKey>) {
+    /// settled task is. Without any, there is nothing left to hold on to.
+    pub(super) fn lower_top(&mut self, settled: Option<&TaskKey>) {
         let Some(first) = self.0.first_mut() else { return };
         if first.top != Depth::Top {
             return;
         }
-        match newest {
-            Some(newest) if first.bottom.reaches(newest) => {
-                first.top = Depth::At(newest.clone());
+        match settled {
+            Some(settled) if first.bottom.reaches(settled) => {
+                first.top = Depth::At(settled.clone());
             }
             _ => {
                 self.0.remove(0);

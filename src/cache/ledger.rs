@@ -69,8 +69,8 @@ impl Call {
 pub(super) struct Lookup {
     /// When its call started.
     pub(super) at: CallTime,
-    /// The newest task of the listing by then. As long as the listing is known from the top down to
-    /// here, it would show a newer task of the image.
+    /// The newest task of the listing that was settled by then. As long as the listing is known from
+    /// the top down to here, it would show a newer task of the image.
     pub(super) mark: Option<TaskKey>,
 }
 
@@ -321,7 +321,7 @@ impl Ledger {
     }
 
     fn merge_images(&mut self, images: &[ImageId], answer: &Answer, at: CallTime) {
-        let mark = self.listing.newest().cloned();
+        let mark = self.listing.settled().cloned();
         for image in images {
             self.lookups.insert(*image, Lookup { at, mark: mark.clone() });
             let latest = answer.tasks.iter().find(|task| task.key.image_id == *image);
@@ -543,6 +543,21 @@ mod tests {
             .merge(&head(), &answer(tasks[..2].to_vec(), Some("a")), clock.at(2));
         let bottom = Depth::At(tasks[1].key.clone());
         assert_eq!(ledger.listing().bottom(), &bottom, "what is between 2 and 7 was never read");
+    }
+
+    #[test]
+    fn a_task_that_shows_late_is_not_hidden_by_what_was_read_before() {
+        let clock = Clock::new();
+        let young = clock.done([1, 2, 3]);
+        let all_but_the_late = answer(vec![young[0].clone(), young[2].clone()], None);
+        let head_page = answer(vec![clock.task(9, 0, RUNNING, 0), young[0].clone()], Some("a"));
+        let ledger = Ledger::default().merge(&head(), &all_but_the_late, clock.at(0)).merge(
+            &head(),
+            &head_page,
+            clock.at(1),
+        );
+        let bottom = Depth::At(young[0].key.clone());
+        assert_eq!(ledger.listing().bottom(), &bottom, "2 may have shown up below it by now");
     }
 
     #[test]

@@ -1,10 +1,17 @@
 //! One listing of EC2 as far as it has been read: of all tasks, or of those that pass a filter.
 
+use std::time::Duration;
+
 use super::{
     ground::{Depth, Ground},
     need::Known,
 };
 use crate::domain::{Answer, CallTime, NextToken, TaskKey};
+
+/// EC2 is eventually consistent: a new task may show up late, below others that started after it.
+/// What is older than this has shown up (EC2 API reference, "Eventual consistency", waits for up to
+/// five minutes where it advises to wait).
+const SHOWS_WITHIN: Duration = Duration::from_mins(5);
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -20,9 +27,9 @@ pub(super) struct Listing {
 struct Head {
     /// When its call started.
     at: CallTime,
-    /// The first task on it. A newer one that a look-up told of stands above what was read without
-    /// a gap, however new it is.
-    newest: Option<TaskKey>,
+    /// The first task on it that is settled: what is further down can't be added to any more. A newer
+    /// one that a look-up told of stands above what was read without a gap, however new it is.
+    settled: Option<TaskKey>,
     /// How far down it reached.
     bottom: Depth,
     /// Leads on from there.
@@ -40,9 +47,10 @@ impl Listing {
         self.head.as_ref().map(|head| head.at)
     }
 
-    /// The newest task that a head page had.
-    pub(super) fn newest(&self) -> Option<&TaskKey> {
-        self.head.as_ref()?.newest.as_ref()
+    /// As long as the listing is known from the top down to this task, it shows whatever was not on
+    /// the newest head page, or below.
+    pub(super) fn settled(&self) -> Option<&TaskKey> {
+        self.head.as_ref()?.settled.as_ref()
     }
 
     /// How far down the newest head page reached; None before the first.
@@ -89,11 +97,12 @@ impl Listing {
             if !lasting {
                 *self = Self::default();
             }
-            let before = self.head.take().and_then(|head| head.newest);
+            let before = self.head.take().and_then(|head| head.settled);
             self.ground.lower_top(before.as_ref());
-            let newest = answer.tasks.first().map(|task| task.key.clone());
+            let settled = answer.tasks.iter().find(|task| is_settled(&task.key, at));
+            let settled = settled.map(|task| task.key.clone());
             let next = answer.next.clone();
-            self.head = Some(Head { at, newest, bottom: bottom.clone(), next });
+            self.head = Some(Head { at, settled, bottom: bottom.clone(), next });
         } else {
             self.cursor = answer.next.clone().map(|token| (bottom.clone(), token));
         }
@@ -115,4 +124,9 @@ impl Listing {
         self.ground.cut_below(last);
         self.cursor = None;
     }
+}
+
+/// Whether EC2 had shown all tasks that started before this one, by then.
+fn is_settled(key: &TaskKey, at: CallTime) -> bool {
+    at.wall.duration_since(key.start_time.0).is_ok_and(|age| age >= SHOWS_WITHIN)
 }

@@ -22,6 +22,8 @@ mod scope;
 mod tasks;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod walks;
 
 use std::{
     collections::HashMap,

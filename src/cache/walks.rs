@@ -1,0 +1,58 @@
+//! Walks over all pages while the account lives on: tasks start, show late, end; others ask, so that
+//! parts of it are known and heads are read anew; EC2 takes tokens no longer.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::{
+    need::Need,
+    properties::{FEW, Story, bucket_name, step},
+};
+use crate::domain::TaskFilter;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, rng_seed: proptest::test_runner::RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// DESIGN §9.5
+    #[test]
+    fn a_walk_returns_each_task_that_existed_throughout_exactly_once(
+        past in proptest::collection::vec(step(), 1..20),
+        meanwhile in proptest::collection::vec(proptest::collection::vec(step(), 0..3), 1..12),
+        page_size in 1..9_usize,
+        bucket in proptest::option::of(any::<bool>()),
+    ) {
+        let mut story = Story::new(FEW);
+        for step in &past {
+            story.live(step)?;
+        }
+        let filter = TaskFilter {
+            buckets: bucket.map(bucket_name).into_iter().collect(),
+            ..TaskFilter::default()
+        };
+        let throughout: Vec<_> =
+            story.ec2.now().values().filter(|task| filter.matches(task)).cloned().collect();
+        let mut walked = Vec::new();
+        let mut between = meanwhile.iter();
+        loop {
+            let after = walked.last().cloned();
+            let need = Need::Listing { filter: filter.clone(), after, count: page_size };
+            story.ask(&need, 0)?;
+            let Need::Listing { after, .. } = &need else { unreachable!("it is") };
+            let page = story.ledger.page(&filter, after.as_ref(), page_size);
+            prop_assert!(page.tasks.len() == page_size || !page.more, "{page:?}");
+            walked.extend(page.tasks.iter().map(|task| task.key.clone()));
+            if !page.more {
+                break;
+            }
+            for step in between.next().into_iter().flatten() {
+                story.live(step)?;
+            }
+        }
+        let once: BTreeSet<_> = walked.iter().collect();
+        prop_assert_eq!(once.len(), walked.len(), "a task came twice: {:?}", walked);
+        for task in throughout {
+            prop_assert!(once.contains(&task.key), "lost: {task:?}");
+        }
+    }
+}
