@@ -2,7 +2,7 @@
 //! and give up, calls that take time and fail, replicas that lag.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -14,10 +14,11 @@ use tokio::{
 use tower::util::BoxCloneSyncService;
 
 use super::{
-    Cache, Settings,
+    Cache, Ledger, Settings,
     outcome::{CacheError, Found, Outcome},
     properties::{Ask, FEW, Step, Story, ask, life, not_turned_back},
     scope::ScopeCache,
+    testing::Clock,
 };
 use crate::domain::{
     AccountName, DescribeRequest, DescribeResponse, ErrorKind, Question, Region, Scope,
@@ -57,7 +58,7 @@ struct Ec2 {
     story: Story,
     lag: usize,
     faults: Vec<bool>,
-    calls: usize,
+    asked: Vec<Question>,
     failed: usize,
 }
 
@@ -65,7 +66,7 @@ type Shared = Arc<Mutex<Ec2>>;
 
 impl Ec2 {
     fn answer(&mut self, question: &Question) -> Result<DescribeResponse, UpstreamError> {
-        self.calls += 1;
+        self.asked.push(question.clone());
         if let Some(transient) = self.faults.pop() {
             self.failed += 1;
             let kind = if transient { ErrorKind::Unavailable } else { ErrorKind::Denied };
@@ -83,7 +84,7 @@ fn refusal(kind: ErrorKind, code: &str) -> UpstreamError {
     UpstreamError { kind, code, message, request_id: None, retry_after: None }
 }
 
-fn scope_of(ec2: &Shared) -> (Cache, Arc<ScopeCache>) {
+fn scope_of(ec2: &Shared, settings: Settings) -> (Cache, Arc<ScopeCache>) {
     let ec2 = ec2.clone();
     let upstream = tower::service_fn(move |request: DescribeRequest| {
         // EC2's state is that of the call's arrival.
@@ -94,7 +95,7 @@ fn scope_of(ec2: &Shared) -> (Cache, Arc<ScopeCache>) {
         }
     });
     let connect = Arc::new(move |_: &Scope| BoxCloneSyncService::new(upstream.clone()));
-    let cache = Cache::new(Settings::default(), connect);
+    let cache = Cache::new(settings, connect);
     let region = Region::parse("us-east-1").expect("valid");
     let scope = cache.scope(&Scope { account: AccountName::default(), region }).expect("room");
     (cache, scope)
@@ -122,33 +123,58 @@ impl Told {
     }
 }
 
-async fn live(events: Vec<Event>, lag: usize) -> Result<(), TestCaseError> {
-    let story = Story::new(FEW);
-    let ec2 = Arc::new(Mutex::new(Ec2 { story, lag, faults: Vec::new(), calls: 0, failed: 0 }));
-    let (_cache, scope) = scope_of(&ec2);
-    let lock = || ec2.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut crowd = JoinSet::new();
-    let (mut callers_in_all, mut crowds, mut faults) = (0, 0, 0);
-    let mut before = scope.subscribe().borrow().clone();
-    for event in events {
+/// A scope's cache, EC2 behind it, and all who ask.
+struct Life {
+    ec2: Shared,
+    scope: Arc<ScopeCache>,
+    // Keeps the scope.
+    _cache: Cache,
+    asking: JoinSet<Option<Told>>,
+    /// How many crowds came, and how many calls were told to fail.
+    crowds: usize,
+    faults: usize,
+}
+
+impl Life {
+    fn new(lag: usize, settings: Settings) -> Self {
+        let story = Story::by(Clock::beginning_now(), FEW);
+        let ec2 = Arc::new(Mutex::new(Ec2 {
+            story,
+            lag,
+            faults: Vec::new(),
+            asked: Vec::new(),
+            failed: 0,
+        }));
+        let (cache, scope) = scope_of(&ec2, settings);
+        let asking = JoinSet::new();
+        Self { ec2, scope, _cache: cache, asking, crowds: 0, faults: 0 }
+    }
+
+    fn ec2(&self) -> MutexGuard<'_, Ec2> {
+        self.ec2.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ledger(&self) -> Arc<Ledger> {
+        self.scope.subscribe().borrow().clone()
+    }
+
+    async fn live(&mut self, event: Event) -> Result<(), TestCaseError> {
         match event {
             Event::Life(Step::Wait { seconds, gain }) => {
                 sleep(Duration::from_secs(seconds)).await;
-                lock().story.wait(seconds, gain);
+                self.ec2().story.wait(seconds, gain);
             }
-            Event::Life(step) => lock().story.live(&step)?,
+            Event::Life(step) => self.ec2().story.live(&step)?,
             Event::Fault { transient, calls } => {
-                faults += calls;
-                lock().faults.extend(std::iter::repeat_n(transient, calls));
+                self.faults += calls;
+                self.ec2().faults.extend(std::iter::repeat_n(transient, calls));
             }
             Event::Crowd { question, callers, max_staleness, patience } => {
-                let ledger = scope.subscribe().borrow().clone();
-                let Some(need) = Story::need_by(&ledger, &question) else { continue };
-                crowds += 1;
-                callers_in_all += callers;
+                let Some(need) = Story::need_by(&self.ledger(), &question) else { return Ok(()) };
+                self.crowds += 1;
                 for _ in 0..callers {
-                    let (scope, need) = (scope.clone(), need.clone());
-                    crowd.spawn(async move {
+                    let (scope, need) = (self.scope.clone(), need.clone());
+                    self.asking.spawn(async move {
                         let arrived = Instant::now();
                         let asked = scope.get(need, max_staleness.map(Duration::from_secs));
                         let patience = patience.map_or(Duration::MAX, Duration::from_secs);
@@ -158,39 +184,95 @@ async fn live(events: Vec<Event>, lag: usize) -> Result<(), TestCaseError> {
                 }
             }
         }
-        let after = scope.subscribe().borrow().clone();
+        Ok(())
+    }
+
+    fn waits_for_ever(&self) -> TestCaseError {
+        let asked = &self.ec2().asked;
+        let last = &asked[asked.len().saturating_sub(5)..];
+        TestCaseError::fail(format!("somebody waits for ever; the last questions: {last:#?}"))
+    }
+
+    /// How all fared who did not give up.
+    async fn end(&mut self) -> Result<Vec<Told>, TestCaseError> {
+        let mut all = Vec::new();
+        while let Some(told) = timeout(Duration::from_hours(1), self.asking.join_next())
+            .await
+            .map_err(|_| self.waits_for_ever())?
+        {
+            all.extend(told.expect("no caller panics"));
+        }
+        // The refreshes that nobody waits for end, too.
+        sleep(Duration::from_hours(1)).await;
+        Ok(all)
+    }
+}
+
+/// Every need is met in the end, from calls that are new enough, or was refused by a call that failed.
+async fn all_are_answered(events: Vec<Event>, lag: usize) -> Result<(), TestCaseError> {
+    let mut life = Life::new(lag, Settings::default());
+    let mut before = life.ledger();
+    for event in events {
+        life.live(event).await?;
+        let after = life.ledger();
         for known in before.tasks_after(None) {
             let now = after.task(&known.key);
             prop_assert!(now.is_some_and(|now| not_turned_back(known, now)), "{known:?}");
         }
         before = after;
     }
-    // Every need is met in the end, or was refused by a call that failed.
-    while let Some(told) =
-        timeout(Duration::from_hours(1), crowd.join_next()).await.expect("nobody waits for ever")
-    {
-        let Some(told) = told.expect("no caller panics") else { continue };
+    for told in life.end().await? {
         prop_assert!(told.is_fresh(), "too old: {:?} for {:?}", told.result, told.max_staleness);
         if let Err(error) = told.result {
-            prop_assert!(faults > 0, "{error:?}, and no call failed");
+            prop_assert!(life.faults > 0, "{error:?}, and no call failed");
         }
     }
-    // The refreshes that nobody waits for end, too.
-    sleep(Duration::from_hours(1)).await;
     let (calls, failed, each) = {
-        let ec2 = lock();
-        (ec2.calls, ec2.failed, ec2.story.bound())
+        let ec2 = life.ec2();
+        (ec2.asked.len(), ec2.failed, ec2.story.bound())
     };
-    prop_assert!(
-        calls <= crowds * each + failed,
-        "{calls} calls for {crowds} crowds of {callers_in_all} callers, {each} each"
-    );
+    let most = life.crowds * each + failed;
+    prop_assert!(calls <= most, "{calls} calls for {} crowds, at most {most}", life.crowds);
     // No error is stored: once EC2 is well, everything is answered.
-    lock().faults.clear();
+    life.ec2().faults.clear();
     let all = Story::need_by(&before, &Ask::everything()).expect("a need");
-    let healed = scope.get(all, Some(Duration::ZERO)).await;
+    let healed = life.scope.get(all, Some(Duration::ZERO)).await;
     prop_assert!(healed.is_ok(), "{healed:?}");
     Ok(())
+}
+
+/// Bounds that any crowd is over now and then.
+fn narrow() -> Settings {
+    Settings { max_waiting: 6, max_needs: 3, max_tasks: 15, ..Settings::default() }
+}
+
+/// What is over a bound is refused, and whoever was let in is answered.
+async fn bounds_hold(events: Vec<Event>) -> Result<(), TestCaseError> {
+    let mut life = Life::new(0, narrow());
+    for event in events {
+        life.live(event).await?;
+        tokio::task::yield_now().await;
+        let state = life.scope.state();
+        let (waiting, needs) = (state.open.waiting(), state.open.needs());
+        prop_assert!(waiting <= narrow().max_waiting && needs <= narrow().max_needs);
+        let ledger = life.ledger();
+        // What is unfinished is never dropped; EC2 bounds it.
+        let most = narrow().max_tasks.max(ledger.unfinished());
+        prop_assert!(ledger.len() <= most, "{} tasks, {most} allowed", ledger.len());
+    }
+    for told in life.end().await? {
+        prop_assert!(told.is_fresh(), "too old: {:?} for {:?}", told.result, told.max_staleness);
+        match told.result {
+            Ok(_) | Err(CacheError::TooManyWaiting | CacheError::TooManyTasks) => {}
+            Err(error) => prop_assert!(life.faults > 0, "{error:?}, and no call failed"),
+        }
+    }
+    Ok(())
+}
+
+fn run(test: impl Future<Output = Result<(), TestCaseError>>) -> Result<(), TestCaseError> {
+    let mut paused = tokio::runtime::Builder::new_current_thread();
+    paused.enable_time().start_paused(true).build().expect("a runtime").block_on(test)
 }
 
 proptest! {
@@ -202,11 +284,14 @@ proptest! {
         lags in any::<bool>(),
         events in proptest::collection::vec(event(), 1..40),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime");
-        runtime.block_on(live(events, usize::from(lags)))?;
+        run(all_are_answered(events, usize::from(lags)))?;
+    }
+
+    /// DESIGN §9.7
+    #[test]
+    fn memory_is_bounded_whatever_the_clients_do(
+        events in proptest::collection::vec(event(), 1..40),
+    ) {
+        run(bounds_hold(events))?;
     }
 }

@@ -106,7 +106,14 @@ impl Keeper {
         let ledger = self.ledger();
         let mut state = self.cache.state();
         self.dismiss(&mut state, &ledger);
-        self.plan.next(&ledger, &state.open.demands())
+        let demands = state.open.demands();
+        let call = self.plan.next(&ledger, &demands);
+        if call.is_none() && !demands.is_empty() {
+            // A fault in the plan must not become a keeper that turns in circles.
+            tracing::error!(scope = %self.cache.scope, "the plan has no call for {demands:?}");
+            state.open.fail(None, |_| true, || Verdict::Refused(CacheError::KeeperLost));
+        }
+        call
     }
 
     /// Tells whoever is satisfied, forgets whoever has gone away, and refuses what there is no room

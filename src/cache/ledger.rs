@@ -28,8 +28,12 @@ const MISSING_FOR: Duration = Duration::from_mins(5);
 /// So many look-ups are remembered; the oldest go first, some at a time.
 const LOOKUPS: usize = 10_000;
 
-/// How many filtered listings are remembered; the one that was asked for longest ago goes first.
-const LISTINGS: usize = 64;
+/// How many filtered listings are remembered; the one that was not read for longest goes first. Few in
+/// the tests, so that random stories meet the bound.
+const LISTINGS: usize = if cfg!(test) { 4 } else { 64 };
+
+/// Nobody walks a listing that was not read for so long: with EC2's rate, a page of each takes less.
+const LISTING_IDLE: Duration = Duration::from_mins(5);
 
 /// A call that the ledger knows how to merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,6 +218,23 @@ impl Ledger {
         if filter.is_empty() { Some(&self.listing) } else { self.filtered.get(filter) }
     }
 
+    /// Whether a listing can be read and is not forgotten for others before its end is reached. The
+    /// listing of all tasks always can.
+    pub(super) fn has_room_for(&self, filter: &ListingFilter) -> bool {
+        filter.is_empty()
+            || self.filtered.len() < LISTINGS
+            || self.filtered.contains_key(filter)
+            || self.least_read().is_none_or(|(_, read)| {
+                let idle = read.touched().zip(self.newest_call);
+                idle.is_none_or(|(touched, now)| age(touched, now) > LISTING_IDLE)
+            })
+    }
+
+    /// The filtered listing that was not read for longest.
+    fn least_read(&self) -> Option<(&ListingFilter, &Listing)> {
+        self.filtered.iter().min_by_key(|(_, listing)| listing.touched())
+    }
+
     /// When this image was last looked up by its ID.
     pub(super) fn looked_up(&self, image: &ImageId) -> Option<&Lookup> {
         self.lookups.get(image)
@@ -280,8 +301,11 @@ impl Ledger {
             next.remove(&task.key);
             next.lookups.remove(&task.key.image_id);
         }
-        // Filtered listings are read again when they are asked for.
-        next.filtered = OrdMap::new();
+        // Filtered listings are read again when they are asked for. The one of what is in progress
+        // has lost nothing.
+        let in_progress = ListingFilter::in_progress();
+        let kept = self.filtered.get(&in_progress).cloned();
+        next.filtered = kept.map(|listing| (in_progress, listing)).into_iter().collect();
         match self.tasks.before(&newest_gone.key) {
             Some(last) => next.listing.cut_below(&last.key),
             None => next.listing = Listing::default(),
@@ -313,9 +337,8 @@ impl Ledger {
         } else {
             self.filtered.insert(filter.clone(), listing);
             if self.filtered.len() > LISTINGS {
-                let oldest = self.filtered.iter().min_by_key(|(_, listing)| listing.at());
-                let oldest = oldest.map(|(filter, _)| filter.clone());
-                oldest.and_then(|filter| self.filtered.remove(&filter));
+                let least = self.least_read().map(|(filter, _)| filter.clone());
+                least.and_then(|filter| self.filtered.remove(&filter));
             }
         }
     }

@@ -17,6 +17,8 @@ const SHOWS_WITHIN: Duration = Duration::from_mins(5);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Listing {
     head: Option<Head>,
+    /// When its newest page was asked for.
+    touched: Option<CallTime>,
     ground: Ground,
     /// Where a walk over known ground has come to.
     cursor: Option<(Depth, NextToken)>,
@@ -42,9 +44,9 @@ impl Listing {
         self.head.as_ref().map(|head| head.at).into()
     }
 
-    /// When the newest head page was asked for.
-    pub(super) fn at(&self) -> Option<CallTime> {
-        self.head.as_ref().map(|head| head.at)
+    /// When its newest page was asked for, the head page or another.
+    pub(super) fn touched(&self) -> Option<CallTime> {
+        self.touched
     }
 
     /// As long as the listing is known from the top down to this task, it shows whatever was not on
@@ -106,6 +108,7 @@ impl Listing {
         } else {
             self.cursor = answer.next.clone().map(|token| (bottom.clone(), token));
         }
+        self.touched = Some(at);
         self.ground.add(from.clone(), bottom.clone(), answer.next.clone());
         bottom
     }
@@ -119,10 +122,10 @@ impl Listing {
         }
     }
 
-    /// What is below this task is known no longer.
+    /// What is below this task is known no longer. A walk below it goes on: it is for the sake of one
+    /// task, and not of what lies on its way.
     pub(super) fn cut_below(&mut self, last: &TaskKey) {
         self.ground.cut_below(last);
-        self.cursor = None;
     }
 }
 

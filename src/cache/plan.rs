@@ -330,8 +330,8 @@ fn listing_lack(
     let depth = |read: &Listing| listing_depth(ledger, read.bottom(), filter, after, count);
     let of_all = ledger.listing();
     let own = filter.listing();
-    let listing = if depth(of_all).is_none() && of_all.at().is_some() && is_selective(ledger, &own)
-    {
+    let narrows = depth(of_all).is_none() && of_all.touched().is_some();
+    let listing = if narrows && is_selective(ledger, &own) && ledger.has_room_for(&own) {
         own
     } else {
         ListingFilter::default()

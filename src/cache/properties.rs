@@ -182,8 +182,12 @@ pub(super) struct Story {
 
 impl Story {
     pub(super) fn new(page: usize) -> Self {
+        Self::by(Clock::new(), page)
+    }
+
+    pub(super) fn by(clock: Clock, page: usize) -> Self {
         Self {
-            clock: Clock::new(),
+            clock,
             seconds: 0,
             ec2: Ec2 {
                 history: vec![BTreeMap::new()],
@@ -416,6 +420,45 @@ proptest! {
     }
 }
 
+/// More of them than the ledger remembers: they must not push out each other for ever.
+#[test]
+fn any_number_of_filtered_walks_at_once_come_to_their_end() {
+    use TaskStateKind::{Completed, Failed, InProgress};
+    let mut story = Story::new(FEW);
+    for round in 0..8 {
+        let images: Vec<_> = (0..8).map(|image| (round + image, image % 2 == 0)).collect();
+        story.start(&images, false);
+        story.wait(60, 20);
+    }
+    story.ask(&listing(&[], None, 1), 0).expect("met");
+    let states: [&[_]; 6] = [
+        &[InProgress],
+        &[Completed],
+        &[Failed],
+        &[InProgress, Completed],
+        &[InProgress, Failed],
+        &[Completed, Failed],
+    ];
+    let needs: Vec<_> = [Some(false), Some(true), None]
+        .into_iter()
+        .flat_map(|bucket| states.map(|states| listing(states, bucket, 1000)))
+        .collect();
+    let since = story.now().instant;
+    let demands: Vec<_> = needs.iter().map(|need| Demand { need, since }).collect();
+    let calls = story.meet_all(&demands, 0).expect("within the bound");
+    // Each on its own would be a walk over all 64 tasks or some of them.
+    assert!(calls <= 13 + needs.len(), "{calls} calls");
+}
+
+fn listing(states: &[TaskStateKind], bucket: Option<bool>, count: usize) -> Need {
+    let filter = TaskFilter {
+        states: states.iter().copied().collect(),
+        buckets: bucket.map(bucket_name).into_iter().collect(),
+        ..TaskFilter::default()
+    };
+    Need::Listing { filter, after: None, count }
+}
+
 /// A scope with a past, and what is asked of it now.
 #[derive(Clone, Debug)]
 struct Case {
@@ -487,7 +530,7 @@ impl Calls {
     /// All cases that need a call, with so many tasks a page.
     fn compared(page: usize) -> Self {
         let config = ProptestConfig {
-            cases: 2000,
+            cases: 1400,
             rng_seed: proptest::test_runner::RngSeed::Fixed(1),
             failure_persistence: None,
             ..ProptestConfig::default()
@@ -533,16 +576,17 @@ impl Case {
     }
 }
 
-/// As in reality most of what is asked for is on the first page, or little of it.
+/// Where most of what is asked for is on the first page, as in reality, and where little of it is. The
+/// optimum knows what EC2 will answer, so none can reach it always.
 #[test]
 fn the_plan_needs_at_most_a_fifth_more_calls_than_the_optimum() {
-    for page in [MANY, FEW] {
+    for (page, most) in [(MANY, 120), (FEW, 135)] {
         let Calls { planned, fewest, cases } = Calls::compared(page);
         let percent = 100 * planned / fewest;
         println!(
             "{page} tasks a page, {cases} cases: {planned} calls, {fewest} at least: {percent} %"
         );
         assert!(cases >= 1000, "{cases} cases");
-        assert!(percent <= 120 || page == FEW, "{percent} %");
+        assert!(percent <= most, "{percent} %");
     }
 }

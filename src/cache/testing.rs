@@ -30,6 +30,12 @@ impl Clock {
         }
     }
 
+    /// For stories on tokio's clock.
+    pub(super) fn beginning_now() -> Self {
+        let CallTime { instant, wall } = CallTime::now();
+        Self { instant, wall }
+    }
+
     /// A call that started at this second.
     pub(super) fn at(&self, second: u64) -> CallTime {
         let since = Duration::from_secs(second);

@@ -34,7 +34,7 @@ async fn no_ec2_call_without_a_demand() {
 
 /// DESIGN §9.2, first half
 #[tokio::test]
-async fn ten_thousand_identical_lists_at_once_are_one_call() {
+async fn ten_thousand_identical_questions_at_once_are_one_ec2_call() {
     let rig = Rig::with_tasks(finished(5)).await;
     let clients: Vec<_> = (0..10).map(|_| rig.client()).collect();
     let lists = (0..10_000).map(|number| clients[number % 10].list(all()));
@@ -225,7 +225,7 @@ async fn many_unfinished_tasks_below_the_head_page_are_swept() {
 
 /// DESIGN §9.2, second half
 #[tokio::test]
-async fn a_caller_that_gives_up_harms_none() {
+async fn the_cancellation_of_any_harms_none() {
     let mut setup = Setup::default();
     setup.simulator.latency = 2 * SECOND;
     let rig = setup.start().await;
@@ -513,13 +513,45 @@ async fn one_bad_id_never_fails_another_caller() {
 }
 
 #[tokio::test]
+async fn what_is_switched_off_does_not_happen() {
+    let mut setup = Setup::default();
+    let cache = &mut setup.gateway.cache;
+    (cache.stale_while_revalidate, cache.stale_if_error) = (Duration::ZERO, Duration::ZERO);
+    cache.refusal_ttl = Duration::ZERO;
+    setup.gateway.grpc.max_answer_bytes = 0;
+    let rig = setup.start().await;
+    rig.add(finished(3));
+    let client = rig.client();
+    rig.until(client.list(all())).await.expect("answered");
+    let hit = rig.until(client.list(all())).await.expect("answered");
+    assert_eq!(cache_status(&hit), "amistore-gateway; hit; ttl=5", "also without encoded answers");
+    rig.run_for(7 * SECOND).await;
+    let fresh = rig.until(client.list(all())).await.expect("answered");
+    assert_eq!(cache_status(&fresh), "amistore-gateway; fwd=stale", "not the stale one first");
+    rig.run_for(7 * SECOND).await;
+    rig.simulator.set_fault(Some(Fault::error(503, "Unavailable")));
+    let failed = rig.until(client.list(all())).await.expect_err("not the stale one instead");
+    assert_eq!(failed.code(), Code::Unavailable);
+    rig.simulator.set_fault(Some(Fault::error(403, "UnauthorizedOperation")));
+    let before = rig.calls();
+    for _ in 0..3 {
+        let denied = rig.until(client.list(all())).await.expect_err("denied");
+        assert_eq!(denied.code(), Code::PermissionDenied);
+    }
+    assert_eq!(rig.calls() - before, 3, "no refusal is remembered");
+}
+
+#[tokio::test]
 async fn a_refusal_is_remembered_for_a_moment_only() {
     let rig = Rig::with_tasks(finished(3)).await;
     let client = rig.client();
     rig.simulator.script([Fault::error(403, "UnauthorizedOperation")]);
-    for _ in 0..100 {
+    for round in 0..100 {
         let denied = rig.until(client.list(all())).await.expect_err("denied");
         assert_eq!(denied.code(), Code::PermissionDenied);
+        let said = denied.metadata().get("cache-status").and_then(|value| value.to_str().ok());
+        let remembered = "amistore-gateway; hit; ttl=1; detail=remembered-refusal";
+        assert_eq!(said, (round > 0).then_some(remembered));
     }
     assert_eq!(rig.calls(), 1, "a storm costs one call");
     rig.until(client.list(at_most(0, all()))).await.expect("who insists is not told the old story");
