@@ -1,5 +1,6 @@
-//! What a growing ledger costs: reading a page, the latest task of an image, and a whole refresh of
-//! the head page, each as a ratio to the smallest ledger; and the memory of a task.
+//! What a growing ledger costs: an answer of a page and of an image, from the bytes of the request to
+//! those of the answer but for the socket, with nothing encoded before; and a whole refresh of the
+//! head page; each as a ratio to the smallest ledger. And the memory of a task.
 //!
 //! `cargo bench --bench growth` prints a table. Rounds over all sizes alternate, and each figure is
 //! the median of its rounds.
@@ -12,20 +13,33 @@ use std::{
 };
 
 use amistore_gateway::{
-    cache::{Cache, Found, Need, ScopeCache, Settings},
+    cache::{Cache, Need, ScopeCache, Settings},
     domain::{
         AccountName, Answer, DescribeRequest, DescribeResponse, ImageId, NextToken, Question,
         Region, Scope, StoreImageTask, TaskFilter, TaskKey, TaskState, UpstreamError, wall_clock,
     },
+    grpc::{self, Accounts, EncodedRequest, Service},
+    proto::{
+        ListStoreImageTasksRequest, ListStoreImageTasksResponse,
+        server::store_image_task_service_server::StoreImageTaskService as _,
+    },
+    watch::{self, Watches},
 };
 use peak_alloc::PeakAlloc;
-use tokio::time::Instant;
+use prost::Message as _;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tonic::Request;
 use tower::util::BoxCloneSyncService;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[global_allocator]
 static ALLOCATED: PeakAlloc = PeakAlloc;
 
-const SIZES: [u32; 4] = [100, 1_000, 10_000, 100_000];
+/// The smallest has a whole page below its middle.
+const SIZES: [u32; 4] = [200, 1_000, 10_000, 100_000];
+const IMAGES: u32 = 64;
 /// EC2's pages, as many as the smallest ledger has: a refresh is the same work for all.
 const PAGE: usize = 100;
 const ROUNDS: usize = 31;
@@ -33,13 +47,13 @@ const READS: u32 = 200;
 const REFRESHES: u32 = 20;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result<(), Failure> {
     let mut sizes = Vec::new();
+    // What a scope takes without any task is not to be shared out to the first ones.
+    let (_empty, empty) = Account::loaded(0).await?;
     for size in SIZES {
-        let before = ALLOCATED.current_usage();
-        let account = Account::loaded(size).await?;
-        let bytes = ALLOCATED.current_usage().saturating_sub(before);
-        sizes.push((account, bytes, Rounds::default()));
+        let (account, bytes) = Account::loaded(size).await?;
+        sizes.push((account, bytes.saturating_sub(empty), Rounds::default()));
     }
     for _ in 0..ROUNDS {
         for (account, _, rounds) in &mut sizes {
@@ -47,26 +61,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     println!(
-        "| tasks | page of 100 | ratio | latest of an image | ratio | refresh of the head page | ratio | bytes a task |"
+        "| tasks | page of 100 | ratio | an image | ratio | {IMAGES} images in turn, each | ratio | refresh of the head page | ratio | bytes a task |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     let mut smallest = None;
     for (account, bytes, rounds) in sizes {
-        let figures = [rounds.page, rounds.image, rounds.refresh].map(median);
-        let base = *smallest.get_or_insert(figures);
-        let [page, image, refresh] =
-            [0, 1, 2].map(|i| (figures[i], figures[i].as_secs_f64() / base[i].as_secs_f64()));
-        println!(
-            "| {} | {:.2?} | {:.2} | {:.2?} | {:.2} | {:.2?} | {:.2} | {} |",
-            account.size,
-            page.0,
-            page.1,
-            image.0,
-            image.1,
-            refresh.0,
-            refresh.1,
-            bytes / usize::try_from(account.size)?,
-        );
+        let figures = [rounds.page, rounds.image, rounds.images, rounds.refresh].map(median);
+        let smallest = *smallest.get_or_insert(figures);
+        let figures = figures.iter().zip(smallest).map(|(figure, smallest)| {
+            format!("{figure:.2?} | {:.2}", figure.as_secs_f64() / smallest.as_secs_f64())
+        });
+        let figures = figures.collect::<Vec<_>>().join(" | ");
+        let bytes = bytes / usize::try_from(account.size)?;
+        println!("| {} | {figures} | {bytes} |", account.size);
     }
     Ok(())
 }
@@ -74,75 +81,116 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// A scope whose tasks are all known.
 struct Account {
     size: u32,
-    start: SystemTime,
     scope: Arc<ScopeCache>,
-    // Keeps the scope.
-    _cache: Cache,
+    service: Service,
+    /// The page from the middle on.
+    page: EncodedRequest,
+    /// Images from the first to the last.
+    images: Vec<EncodedRequest>,
 }
 
 #[derive(Default)]
 struct Rounds {
     page: Vec<Duration>,
     image: Vec<Duration>,
+    images: Vec<Duration>,
     refresh: Vec<Duration>,
 }
 
 impl Account {
-    async fn loaded(size: u32) -> Result<Self, Box<dyn std::error::Error>> {
+    /// And the bytes that it has allocated.
+    async fn loaded(size: u32) -> Result<(Self, usize), Failure> {
+        let before = ALLOCATED.current_usage();
         let start = wall_clock();
         let upstream = tower::service_fn(move |request: DescribeRequest| async move {
             Ok::<_, UpstreamError>(DescribeResponse::Tasks(answer(start, size, &request.question)))
         });
         let connect = Arc::new(move |_: &Scope| BoxCloneSyncService::new(upstream));
-        let cache = Cache::new(Settings::default(), connect);
+        let settings = Settings { ttl: Duration::from_hours(1), ..Settings::default() };
+        let cache = Arc::new(Cache::new(settings, connect));
         let region = Region::parse("us-east-1")?;
-        let scope = cache.scope(&Scope { account: AccountName::default(), region })?;
-        let all = listing(usize::MAX);
-        let found = scope.get(all, Some(Duration::from_hours(1))).await?;
+        let scope =
+            cache.scope(&Scope { account: AccountName::default(), region: region.clone() })?;
+        let found = scope.get(listing(usize::MAX), None).await?;
         assert_eq!(found.ledger.len(), usize::try_from(size)?, "all are known");
-        Ok(Self { size, start, scope, _cache: cache })
+        drop(found);
+        // The keeper lets go of the last answer.
+        sleep(Duration::from_millis(50)).await;
+        let bytes = ALLOCATED.current_usage().saturating_sub(before);
+
+        let watches = Watches::new(cache.clone(), watch::Settings::default());
+        let accounts = Accounts { default_region: Some(region), ..Accounts::default() };
+        let settings = grpc::Settings { max_answer_bytes: 0, ..grpc::Settings::default() };
+        let service = Service::new(cache, watches, accounts, settings, CancellationToken::new());
+        let page_token = middle(&service, size).await?;
+        let page = encoded(&ListStoreImageTasksRequest {
+            page_token,
+            page_size: 100.min(i32::try_from(size / 2)?),
+            ..ListStoreImageTasksRequest::default()
+        });
+        let images = (0..IMAGES).map(|number| {
+            let image_ids = vec![task(start, number * size / IMAGES).key.image_id.to_string()];
+            encoded(&ListStoreImageTasksRequest {
+                image_ids,
+                ..ListStoreImageTasksRequest::default()
+            })
+        });
+        let images = images.collect();
+        Ok((Self { size, scope, service, page, images }, bytes))
     }
 
-    async fn measure(&self, rounds: &mut Rounds) -> Result<(), Box<dyn std::error::Error>> {
-        let lasts = Some(Duration::from_hours(1));
-        let middle = task(self.start, self.size / 2);
-        let hundred = listing(100);
-        rounds.page.push(
-            each(READS, async || {
-                let Found { ledger, .. } = self.scope.get(hundred.clone(), lasts).await?;
-                let after = (self.size > 100).then_some(&middle.key);
-                black_box(ledger.page(&TaskFilter::default(), after, 50));
-                Ok(())
-            })
-            .await?,
-        );
-        let image = Need::Latest { images: [middle.key.image_id].into(), bucket: None };
-        rounds.image.push(
-            each(READS, async || {
-                let Found { ledger, .. } = self.scope.get(image.clone(), lasts).await?;
-                black_box(ledger.latest(&middle.key.image_id, None));
-                Ok(())
-            })
-            .await?,
-        );
-        rounds.refresh.push(
-            each(REFRESHES, async || {
-                self.scope.get(hundred.clone(), Some(Duration::ZERO)).await?;
-                Ok(())
-            })
-            .await?,
-        );
+    async fn measure(&self, rounds: &mut Rounds) -> Result<(), Failure> {
+        let pages = each(READS, async |_| self.ask(&self.page).await);
+        rounds.page.push(pages.await?);
+        let image = each(READS, async |_| self.ask(&self.images[self.images.len() / 2]).await);
+        rounds.image.push(image.await?);
+        let images =
+            each(READS, async |number| self.ask(&self.images[number % self.images.len()]).await);
+        rounds.images.push(images.await?);
+        let refreshes = each(REFRESHES, async |_| {
+            self.scope.get(listing(100), Some(Duration::ZERO)).await?;
+            Ok(())
+        });
+        rounds.refresh.push(refreshes.await?);
+        Ok(())
+    }
+
+    async fn ask(&self, request: &EncodedRequest) -> Result<(), Failure> {
+        let list = self.service.list_store_image_tasks(Request::new(request.clone())).await?;
+        black_box(list);
         Ok(())
     }
 }
 
+/// The token that leads on from the middle of the listing.
+async fn middle(service: &Service, size: u32) -> Result<String, Failure> {
+    let mut page_token = String::new();
+    let mut left = size / 2;
+    while left > 0 {
+        let page_size = left.min(1000);
+        left -= page_size;
+        let request = encoded(&ListStoreImageTasksRequest {
+            page_token,
+            page_size: i32::try_from(page_size)?,
+            ..ListStoreImageTasksRequest::default()
+        });
+        let list = service.list_store_image_tasks(Request::new(request)).await?.into_inner();
+        page_token = ListStoreImageTasksResponse::decode(list.0)?.next_page_token;
+    }
+    Ok(page_token)
+}
+
+fn encoded(request: &ListStoreImageTasksRequest) -> EncodedRequest {
+    EncodedRequest(request.encode_to_vec().into())
+}
+
 async fn each(
     times: u32,
-    mut work: impl AsyncFnMut() -> Result<(), Box<dyn std::error::Error>>,
-) -> Result<Duration, Box<dyn std::error::Error>> {
+    mut work: impl AsyncFnMut(usize) -> Result<(), Failure>,
+) -> Result<Duration, Failure> {
     let begun = Instant::now();
-    for _ in 0..times {
-        work().await?;
+    for number in 0..times {
+        work(usize::try_from(number)?).await?;
     }
     Ok(begun.elapsed() / times)
 }

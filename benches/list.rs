@@ -48,7 +48,7 @@ use support::REGION;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const PAGES: [i32; 4] = [1, 20, 100, 1000];
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 15;
 
 /// A bare handler of List: what it answers with, and the codec that sends it.
 struct Bare<T, C> {

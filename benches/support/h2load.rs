@@ -12,7 +12,7 @@ use std::{
 
 const CONNECTIONS: usize = 4;
 const IN_FLIGHT: usize = 8;
-const SECONDS: u32 = 2;
+const SECONDS: u32 = 1;
 const LIST: &str = "/amistore.v1.StoreImageTaskService/ListStoreImageTasks";
 /// The prefix of a gRPC message: a flag and four bytes of length (gRPC over HTTP2).
 const PREFIX: usize = 5;

@@ -20,6 +20,12 @@ pub(super) struct Listing {
     /// When its newest page was asked for.
     touched: Option<CallTime>,
     ground: Ground,
+    /// The newest task of what was read since the newest head page, and without a gap below it, that is
+    /// settled: what is further down can't be added to any more. A newer one that a look-up told of
+    /// stands above what was read without a gap, however new it is.
+    settled: Option<TaskKey>,
+    /// The same of what was read before.
+    settled_before: Option<TaskKey>,
     /// Where a walk over known ground has come to.
     cursor: Option<(Depth, NextToken)>,
 }
@@ -29,9 +35,6 @@ pub(super) struct Listing {
 struct Head {
     /// When its call started.
     at: CallTime,
-    /// The first task on it that is settled: what is further down can't be added to any more. A newer
-    /// one that a look-up told of stands above what was read without a gap, however new it is.
-    settled: Option<TaskKey>,
     /// How far down it reached.
     bottom: Depth,
     /// Leads on from there.
@@ -49,10 +52,10 @@ impl Listing {
         self.touched
     }
 
-    /// As long as the listing is known from the top down to this task, it shows whatever was not on
-    /// the newest head page, or below.
+    /// As long as the listing is known from the top down to this task, it shows all that was not
+    /// there when it was read last.
     pub(super) fn settled(&self) -> Option<&TaskKey> {
-        self.head.as_ref()?.settled.as_ref()
+        self.settled.as_ref()
     }
 
     /// How far down the newest head page reached; None before the first.
@@ -95,22 +98,32 @@ impl Listing {
             (Some(_), Some(last)) => Depth::At(last.key.clone()),
             (Some(_), None) => from.clone(),
         };
+        let goes_on = *from == Depth::Top || from == self.bottom();
         if *from == Depth::Top {
             if !lasting {
                 *self = Self::default();
             }
-            let before = self.head.take().and_then(|head| head.settled);
-            self.ground.lower_top(before.as_ref());
-            let settled = answer.tasks.iter().find(|task| is_settled(&task.key, at));
-            let settled = settled.map(|task| task.key.clone());
+            self.settled_before = self.settled.take().or(self.settled_before.take());
+            self.ground.lower_top(self.settled_before.as_ref());
             let next = answer.next.clone();
-            self.head = Some(Head { at, settled, bottom: bottom.clone(), next });
+            self.head = Some(Head { at, bottom: bottom.clone(), next });
         } else {
             self.cursor = answer.next.clone().map(|token| (bottom.clone(), token));
         }
         self.touched = Some(at);
         self.ground.add(from.clone(), bottom.clone(), answer.next.clone());
+        if goes_on && self.settled.is_none() {
+            self.settled = self.first_settled(answer, at);
+        }
         bottom
+    }
+
+    /// On a page that was added below what was read since the head page; or where this joins what was
+    /// read before.
+    fn first_settled(&self, answer: &Answer, at: CallTime) -> Option<TaskKey> {
+        let on_page = answer.tasks.iter().map(|task| &task.key).find(|key| is_settled(key, at));
+        let before = self.settled_before.as_ref();
+        on_page.or(before.filter(|before| self.bottom().reaches(before))).cloned()
     }
 
     /// EC2 no longer takes this token.
