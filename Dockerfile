@@ -5,8 +5,10 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
 RUN mkdir src benches \
-    && echo '//! Stands in for our code while the dependencies are built.' | tee src/lib.rs benches/list.rs > src/main.rs \
-    && echo 'fn main() {}' | tee -a benches/list.rs >> src/main.rs \
+    && echo '//! Stands in for our code while the dependencies are built.' > src/lib.rs \
+    && for name in src/main benches/list benches/growth benches/crowd; do \
+        { cat src/lib.rs; echo 'fn main() {}'; } > "$name.rs"; \
+    done \
     && cargo build --release --locked \
     && rm -r src benches
 COPY src src

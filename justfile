@@ -23,9 +23,9 @@ interop:
     cargo build
     tests/interop/run.sh
 
-# What a warm List costs against a bare tonic service.
-bench:
-    cargo bench --bench list
+# All figures of docs/performance.md: `list` (wants h2load), `growth` or `crowd`; without one, all.
+bench name="*":
+    cargo bench --bench '{{name}}'
 
 # The container image, with Docker, Podman or Buildah.
 image tool="docker":

@@ -169,6 +169,7 @@ impl Cache {
         }
         let mut living = self.living.lock().unwrap_or_else(PoisonError::into_inner);
         let known = if let Some(known) = living.get(scope).and_then(Weak::upgrade) {
+            known.mark_used();
             known
         } else {
             living.retain(|_, other| other.strong_count() > 0);
