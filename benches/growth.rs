@@ -8,7 +8,10 @@
 use std::{
     cmp::Reverse,
     hint::black_box,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -37,11 +40,12 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[global_allocator]
 static ALLOCATED: PeakAlloc = PeakAlloc;
 
-/// The smallest has a whole page below its middle.
-const SIZES: [u32; 4] = [200, 1_000, 10_000, 100_000];
+const SIZES: [u32; 4] = [100, 1_000, 10_000, 100_000];
 const IMAGES: u32 = 64;
 /// EC2's pages, as many as the smallest ledger has: a refresh is the same work for all.
 const PAGE: usize = 100;
+/// So many of the newest change with each refresh.
+const UNFINISHED: usize = 20;
 const ROUNDS: usize = 31;
 const READS: u32 = 200;
 const REFRESHES: u32 = 20;
@@ -61,7 +65,7 @@ async fn main() -> Result<(), Failure> {
         }
     }
     println!(
-        "| tasks | page of 100 | ratio | an image | ratio | {IMAGES} images in turn, each | ratio | refresh of the head page | ratio | bytes a task |"
+        "| tasks | page of 50 | ratio | an image | ratio | {IMAGES} images in turn, each | ratio | refresh of the head page | ratio | bytes a task |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     let mut smallest = None;
@@ -102,10 +106,13 @@ impl Account {
     async fn loaded(size: u32) -> Result<(Self, usize), Failure> {
         let before = ALLOCATED.current_usage();
         let start = wall_clock();
-        let upstream = tower::service_fn(move |request: DescribeRequest| async move {
-            Ok::<_, UpstreamError>(DescribeResponse::Tasks(answer(start, size, &request.question)))
+        let calls = Arc::new(AtomicU32::new(0));
+        let upstream = tower::service_fn(move |request: DescribeRequest| {
+            let call = calls.fetch_add(1, Ordering::Relaxed);
+            let answer = answer(start, size, call, &request.question);
+            async { Ok::<_, UpstreamError>(DescribeResponse::Tasks(answer)) }
         });
-        let connect = Arc::new(move |_: &Scope| BoxCloneSyncService::new(upstream));
+        let connect = Arc::new(move |_: &Scope| BoxCloneSyncService::new(upstream.clone()));
         let settings = Settings { ttl: Duration::from_hours(1), ..Settings::default() };
         let cache = Arc::new(Cache::new(settings, connect));
         let region = Region::parse("us-east-1")?;
@@ -125,7 +132,7 @@ impl Account {
         let page_token = middle(&service, size).await?;
         let page = encoded(&ListStoreImageTasksRequest {
             page_token,
-            page_size: 100.min(i32::try_from(size / 2)?),
+            page_size: 50,
             ..ListStoreImageTasksRequest::default()
         });
         let images = (0..IMAGES).map(|number| {
@@ -199,13 +206,18 @@ fn listing(count: usize) -> Need {
     Need::Listing { filter: TaskFilter::default(), after: None, count }
 }
 
-/// EC2, with tasks a second apart.
-fn answer(start: SystemTime, size: u32, question: &Question) -> Answer {
+/// EC2, with tasks 20 seconds apart. Some are not finished, and have news with each call.
+fn answer(start: SystemTime, size: u32, call: u32, question: &Question) -> Answer {
     let Question::Listing { next, .. } = question else { return Answer::default() };
     let from = next.as_ref().map_or(0, |token| token.0.parse().unwrap_or(size));
     let to = size.min(from + u32::try_from(PAGE).unwrap_or(u32::MAX));
     let next = (to < size).then(|| NextToken(to.to_string().into()));
-    Answer { tasks: (from..to).map(|number| task(start, number)).collect(), next }
+    let mut tasks: Vec<_> = (from..to).map(|number| task(start, number)).collect();
+    for task in tasks.iter_mut().take(if from == 0 { UNFINISHED } else { 0 }) {
+        task.state = TaskState::InProgress;
+        task.failure_reason = Some(call.to_string().into());
+    }
+    Answer { tasks, next }
 }
 
 fn task(start: SystemTime, number: u32) -> StoreImageTask {
@@ -213,7 +225,7 @@ fn task(start: SystemTime, number: u32) -> StoreImageTask {
     StoreImageTask {
         object_key: format!("{image_id}.bin").into(),
         key: TaskKey {
-            start_time: Reverse(start - Duration::from_secs(60 + u64::from(number))),
+            start_time: Reverse(start - Duration::from_secs(60 + 20 * u64::from(number))),
             image_id,
             bucket: "golden-images".into(),
         },

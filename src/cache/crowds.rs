@@ -15,14 +15,15 @@ use tower::util::BoxCloneSyncService;
 
 use super::{
     Cache, Ledger, Settings,
+    need::Need,
     outcome::{CacheError, Found, Outcome},
-    properties::{Ask, FEW, Step, Story, ask, life, not_turned_back},
+    properties::{Ask, FEW, Step, Story, ask, life, listing, not_turned_back},
     scope::ScopeCache,
-    testing::Clock,
+    testing::{Clock, image_id},
 };
 use crate::domain::{
     AccountName, DescribeRequest, DescribeResponse, ErrorKind, Question, Region, Scope,
-    UpstreamError,
+    TaskStateKind, UpstreamError,
 };
 
 /// How long a call to EC2 takes.
@@ -189,8 +190,12 @@ impl Life {
 
     fn waits_for_ever(&self) -> TestCaseError {
         let asked = &self.ec2().asked;
-        let last = &asked[asked.len().saturating_sub(5)..];
-        TestCaseError::fail(format!("somebody waits for ever; the last questions: {last:#?}"))
+        let last = &asked[asked.len().saturating_sub(10)..];
+        let last: Vec<_> = last.iter().map(|question| format!("{question:?}")).collect();
+        TestCaseError::fail(format!(
+            "somebody waits for ever; the last of {} questions: {last:#?}",
+            asked.len()
+        ))
     }
 
     /// How all fared who did not give up.
@@ -268,6 +273,63 @@ async fn bounds_hold(events: Vec<Event>) -> Result<(), TestCaseError> {
         }
     }
     Ok(())
+}
+
+/// Somebody asks while others ask something again and again, and want nothing older than their
+/// question: three times in each call.
+async fn is_answered_while_others_ask(wanted: Need, hot: Need) -> Result<(), TestCaseError> {
+    let mut life = Life::new(0, Settings::default());
+    for round in 0..8 {
+        let images = (0..8).map(|image| (2 * round + image % 2, image % 3 == 0)).collect();
+        life.live(Event::Life(Step::Start { images, late: false })).await?;
+        life.live(Event::Life(Step::Wait { seconds: 60, gain: 20 })).await?;
+    }
+    let scope = life.scope.clone();
+    let others = tokio::spawn(async move {
+        let mut asking = JoinSet::new();
+        loop {
+            let (scope, hot) = (scope.clone(), hot.clone());
+            asking.spawn(async move { scope.get(hot, Some(Duration::ZERO)).await.map(|_| ()) });
+            sleep(LATENCY / 3).await;
+            while let Some(done) = asking.try_join_next() {
+                done.expect("no caller panics").expect("no call fails");
+            }
+        }
+    });
+    sleep(10 * LATENCY).await;
+    let answer = timeout(400 * LATENCY, life.scope.get(wanted.clone(), Some(Duration::ZERO))).await;
+    others.abort();
+    if answer.is_err() {
+        return Err(life.waits_for_ever());
+    }
+    Ok(())
+}
+
+/// DESIGN §7: needs have priorities, and none waits for ever
+#[test]
+fn none_waits_for_ever_while_others_keep_asking() {
+    let everything = listing(&[], None, 1000);
+    let top = listing(&[], None, 1);
+    let failed = |count| listing(&[TaskStateKind::Failed], None, count);
+    let images = |from: u64| Need::Latest {
+        images: (from..from + 45).map(image_id).collect(),
+        bucket: None,
+    };
+    let one = Need::Latest { images: [image_id(900)].into(), bucket: None };
+    for (wanted, hot) in [
+        (everything.clone(), everything.clone()),
+        (everything, top.clone()),
+        (images(100), images(100)),
+        (images(100), top.clone()),
+        (one, top.clone()),
+        (failed(1000), failed(1)),
+        (failed(1000), top.clone()),
+        (top.clone(), failed(1000)),
+        (top, images(100)),
+    ] {
+        let asked = format!("{wanted:?} beside {hot:?}");
+        run(is_answered_while_others_ask(wanted, hot)).expect(&asked);
+    }
 }
 
 fn run(test: impl Future<Output = Result<(), TestCaseError>>) -> Result<(), TestCaseError> {

@@ -1,24 +1,30 @@
 //! The keeper: one task per scope, alive while something is needed. It plans, makes one call,
 //! merges the answer, tells whoever is satisfied, and begins again.
 
-use std::{sync::Arc, task::Poll};
+use std::{sync::Arc, task::Poll, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tower::{Service as _, ServiceExt as _};
 
 use super::{
     ledger::{Call, Ledger},
     open::Open,
-    outcome::CacheError,
+    outcome::{CacheError, StaleReason},
     plan::{Demand, Lack, Plan, grows, lack, serves},
     scope::{Refusal, ScopeCache, State, Verdict},
 };
 use crate::domain::{
-    CallTime, DescribeRequest, DescribeResponse, ErrorKind, ImageId, Upstream, UpstreamError,
+    CallTime, DescribeRequest, DescribeResponse, ErrorKind, ImageId, NextToken, Upstream,
+    UpstreamError,
 };
 
-/// A token that EC2 refuses restarts the walk; this often in a row it is EC2's answer.
+/// A token that EC2 refuses restarts the walk. Where it was given by the answer just before, and this
+/// often in a row, it is EC2's answer.
 const TOKENS_REFUSED_IN_A_ROW: u32 = 3;
+
+/// Whoever takes an old answer does not wait for longer. An attempt of a call takes well under a second;
+/// one that fails is made again as the call budget admits it, which may take a minute.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// Starts a keeper unless there is one.
 pub(super) fn ensure(cache: &Arc<ScopeCache>, state: &mut State) {
@@ -32,6 +38,8 @@ struct Keeper {
     cache: Arc<ScopeCache>,
     plan: Plan,
     tokens_refused: u32,
+    /// The token that the newest answer gave.
+    token: Option<NextToken>,
     /// Nothing was needed any more, and callers know it.
     retired: bool,
 }
@@ -45,14 +53,14 @@ impl Drop for Keeper {
         }
         let mut state = self.cache.state();
         state.kept = false;
-        state.budget_spent = false;
+        state.give_stale = None;
         state.open = Open::default();
     }
 }
 
 impl Keeper {
     fn new(cache: Arc<ScopeCache>) -> Self {
-        Self { cache, plan: Plan::default(), tokens_refused: 0, retired: false }
+        Self { cache, plan: Plan::default(), tokens_refused: 0, token: None, retired: false }
     }
 
     async fn keep(mut self) {
@@ -67,7 +75,11 @@ impl Keeper {
             let Some(call) = self.next_call() else { continue };
             let at = CallTime::now();
             let request = DescribeRequest { question: call.question(), dry_run: false };
-            let answer = upstream.call(request).await;
+            let mut asking = upstream.call(request);
+            let answer = match timeout(SLOW, &mut asking).await {
+                Ok(answer) => answer,
+                Err(_) => self.giving_stale(StaleReason::Slow, asking).await,
+            };
             self.settle(&call, answer, at);
         }
     }
@@ -89,17 +101,19 @@ impl Keeper {
         if let Poll::Ready(ready) = futures_util::poll!(&mut ready) {
             return ready.map(|_| ());
         }
-        self.budget_is_spent();
-        let admitted = ready.await.map(|_| ());
-        self.cache.state().budget_spent = false;
-        admitted
+        self.giving_stale(StaleReason::BudgetSpent, ready).await.map(|_| ())
     }
 
-    /// Whoever takes an old answer need not wait for the budget.
-    fn budget_is_spent(&self) {
-        let mut state = self.cache.state();
-        state.budget_spent = true;
-        state.open.give_stale(|| Verdict::BudgetSpent);
+    /// Whoever takes an old answer need not wait for this.
+    async fn giving_stale<T>(&self, reason: StaleReason, work: impl Future<Output = T>) -> T {
+        {
+            let mut state = self.cache.state();
+            state.give_stale = Some(reason.clone());
+            state.open.give_stale(|| Verdict::Stale(reason.clone()));
+        }
+        let done = work.await;
+        self.cache.state().give_stale = None;
+        done
     }
 
     fn next_call(&mut self) -> Option<Call> {
@@ -135,9 +149,12 @@ impl Keeper {
     ) {
         match answer {
             Ok(DescribeResponse::Tasks(answer)) => {
-                self.tokens_refused = 0;
+                self.token.clone_from(&answer.next);
+                if matches!(call, Call::Page { token: Some(_), .. }) {
+                    self.tokens_refused = 0;
+                }
                 let ledger = self.ledger();
-                let state = self.cache.state();
+                let mut state = self.cache.state();
                 self.plan.learn(call, &answer.tasks, &ledger, &state.open.demands());
                 drop(state);
                 let ledger = ledger.merge(call, &answer, at);
@@ -156,7 +173,7 @@ impl Keeper {
         match call {
             Call::Page { filter, token: Some(token), .. } if error.blames_the_token() => {
                 self.publish(self.ledger().forget_token(filter, token));
-                self.tokens_refused += 1;
+                self.tokens_refused += u32::from(self.token.as_ref() == Some(token));
                 if self.tokens_refused >= TOKENS_REFUSED_IN_A_ROW {
                     self.tokens_refused = 0;
                     self.fail(call, at, error);
@@ -165,10 +182,26 @@ impl Keeper {
             Call::Images(images) if error.blames_an_image() => self.blame(images, error, at),
             _ => {
                 if !error.kind.is_transient() {
-                    let refusal = self.refusal(error, at);
-                    self.cache.state().refusals.scope = Some(refusal);
+                    self.remember(call, error, at);
                 }
                 self.fail(call, at, error);
+            }
+        }
+    }
+
+    /// EC2 said no: to everything, or to this question.
+    fn remember(&self, call: &Call, error: &UpstreamError, at: CallTime) {
+        let refusal = self.refusal(error, at);
+        let mut state = self.cache.state();
+        let refusals = &mut state.refusals;
+        refusals.expire(Instant::now());
+        match call {
+            _ if concerns_everything(call, error) => refusals.scope = Some(refusal),
+            Call::Page { filter, .. } => {
+                refusals.listings.insert(filter.clone(), refusal);
+            }
+            Call::Images(images) => {
+                refusals.images.extend(images.iter().map(|image| (*image, refusal.clone())));
             }
         }
     }
@@ -204,7 +237,7 @@ impl Keeper {
     /// Fails whoever this call was for. An error is an answer like any other: it counts for those
     /// whom an answer of the same call would have satisfied, and not for who came later.
     fn fail(&mut self, call: &Call, at: CallTime, error: &UpstreamError) {
-        let everything = !error.kind.is_transient();
+        let everything = concerns_everything(call, error);
         if matches!(call, Call::Page { .. }) {
             self.plan.learn(call, &[], &self.ledger(), &[]);
         }
@@ -242,6 +275,14 @@ impl Keeper {
     fn publish(&self, ledger: Ledger) {
         self.cache.ledger.send_replace(Arc::new(ledger));
     }
+}
+
+/// Whether a failure is the answer to all that could be asked: by its kind, or since without the
+/// listing of all tasks nothing can be told.
+fn concerns_everything(call: &Call, error: &UpstreamError) -> bool {
+    error.kind.concerns_the_scope()
+        || (!error.kind.is_transient()
+            && matches!(call, Call::Page { filter, .. } if filter.is_empty()))
 }
 
 /// Whether EC2's message names an image, and not just one whose ID begins alike.

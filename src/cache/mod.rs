@@ -55,7 +55,8 @@ pub struct Settings {
     pub stale_if_error: Duration,
     /// How long a refusal (denied, bad ID) is remembered. Zero switches it off.
     pub refusal_ttl: Duration,
-    /// Most scopes that are kept at once; the idle ones go first.
+    /// Most scopes that are kept at once; the one that was used longest ago goes first. As many again
+    /// may live on for as long as requests or watches use them; more are refused.
     pub max_scopes: u64,
     /// A scope that nobody asked about for this long is dropped.
     pub scope_idle: Duration,

@@ -104,13 +104,7 @@ impl Need {
     pub fn known(&self, ledger: &Ledger) -> Known {
         match self {
             Self::Listing { filter, after, count } => {
-                let of = |listing: &ListingFilter| {
-                    listing_known(ledger, listing, filter, after.as_ref(), *count)
-                };
-                match filter.listing() {
-                    listing if listing.is_empty() => of(&listing),
-                    listing => of(&ListingFilter::default()).or(of(&listing)),
-                }
+                best_listing(ledger, filter, after.as_ref(), *count).1
             }
             Self::Latest { images, bucket } => images
                 .iter()
@@ -122,6 +116,21 @@ impl Need {
             },
         }
     }
+}
+
+/// Which of EC2's listings tells best of the first `count` tasks that pass, that of all tasks or the
+/// one that EC2 filters; and what it tells.
+pub(super) fn best_listing(
+    ledger: &Ledger,
+    filter: &TaskFilter,
+    after: Option<&TaskKey>,
+    count: usize,
+) -> (ListingFilter, Known) {
+    let of = |listing: &ListingFilter| listing_known(ledger, listing, filter, after, count);
+    let (all, own) = (ListingFilter::default(), filter.listing());
+    let by_all = of(&all);
+    let by_own = if own.is_empty() { by_all } else { of(&own) };
+    if by_all.or(by_own) == by_all { (all, by_all) } else { (own, by_own) }
 }
 
 /// What one of EC2's listings tells of the first `count` tasks that pass: as of its head page, which

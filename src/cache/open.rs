@@ -12,6 +12,8 @@ use super::{
 
 /// A caller that waits. Its channel is closed when it has gone away.
 pub(super) struct Waiting<T> {
+    /// Who came first goes first.
+    pub(super) arrival: u64,
     /// The call that it is told from must have started at this time or later.
     pub(super) since: Instant,
     /// It takes an old answer when EC2 cannot be asked.
@@ -22,11 +24,13 @@ pub(super) struct Waiting<T> {
 
 /// All who want the same.
 struct Crowd<T> {
-    /// Who came first goes first.
-    arrival: u64,
+    /// In the order of their arrival.
     waiting: Vec<Waiting<T>>,
     /// A refresh that nobody waits for.
     behind: Option<Instant>,
+    /// The time for which calls are being made, until it is met: were it raised by each who arrives, a
+    /// need of several calls would begin anew each time.
+    round: Option<Instant>,
 }
 
 /// See the module. `T` is what a caller is told.
@@ -61,7 +65,15 @@ impl<T> Open<T> {
         self.crowds.contains_key(need)
     }
 
-    pub(super) fn wait(&mut self, need: Need, waiting: Waiting<T>) {
+    pub(super) fn wait(
+        &mut self,
+        need: Need,
+        since: Instant,
+        takes_stale: bool,
+        tell: oneshot::Sender<T>,
+    ) {
+        self.arrivals += 1;
+        let waiting = Waiting { arrival: self.arrivals, since, takes_stale, tell };
         self.crowd(need).waiting.push(waiting);
         self.waiting += 1;
     }
@@ -72,12 +84,18 @@ impl<T> Open<T> {
         *behind = (*behind).max(Some(since));
     }
 
-    /// What is to be met, from who waits longest to who came last. What nobody waits for is at the
-    /// end.
-    pub(super) fn demands(&self) -> Vec<Demand<'_>> {
-        let mut crowds: Vec<_> = self.crowds.iter().collect();
-        crowds.sort_unstable_by_key(|(_, crowd)| (crowd.waiting.is_empty(), crowd.arrival));
-        let demand = |(need, crowd): (_, &Crowd<T>)| Some(Demand { need, since: crowd.newest()? });
+    /// What is to be met next, from who waits longest to who came last. What nobody waits for is at
+    /// the end.
+    pub(super) fn demands(&mut self) -> Vec<Demand<'_>> {
+        let mut crowds: Vec<_> = self.crowds.iter_mut().collect();
+        crowds.sort_unstable_by_key(|(_, crowd)| {
+            let oldest = crowd.waiting.first().map(|waiting| waiting.arrival);
+            (oldest.is_none(), oldest, crowd.behind)
+        });
+        let demand = |(need, crowd): (_, &mut Crowd<T>)| {
+            crowd.round = crowd.round.or(crowd.newest());
+            Some(Demand { need, since: crowd.round? })
+        };
         crowds.into_iter().filter_map(demand).collect()
     }
 
@@ -85,6 +103,7 @@ impl<T> Open<T> {
     pub(super) fn dismiss(&mut self, known: impl Fn(&Need) -> Known, tell: impl Fn() -> T) {
         self.each(|need, crowd| {
             let known = known(need);
+            crowd.round.take_if(|since| known.meets(*since));
             crowd.behind.take_if(|since| known.meets(*since));
             crowd.tell_those(|waiting| known.meets(waiting.since), &tell);
             crowd.waiting.retain(|waiting| !waiting.tell.is_closed());
@@ -104,6 +123,7 @@ impl<T> Open<T> {
             let times = crowd.waiting.iter().map(|waiting| waiting.since).chain(crowd.behind);
             let newest = times.filter(|since| in_time(*since)).max();
             if newest.is_some_and(|since| concerned(Demand { need, since })) {
+                crowd.round.take_if(|since| in_time(*since));
                 crowd.behind.take_if(|since| in_time(*since));
                 crowd.tell_those(|waiting| in_time(waiting.since), &tell);
             }
@@ -125,11 +145,8 @@ impl<T> Open<T> {
     }
 
     fn crowd(&mut self, need: Need) -> &mut Crowd<T> {
-        let arrivals = &mut self.arrivals;
-        self.crowds.entry(need).or_insert_with(|| {
-            *arrivals += 1;
-            Crowd { arrival: *arrivals, waiting: Vec::new(), behind: None }
-        })
+        let empty = || Crowd { waiting: Vec::new(), behind: None, round: None };
+        self.crowds.entry(need).or_insert_with(empty)
     }
 
     fn each(&mut self, mut change: impl FnMut(&Need, &mut Crowd<T>)) {

@@ -87,6 +87,8 @@ pub enum Outcome {
 pub enum StaleReason {
     /// The gateway's own call budget is spent.
     BudgetSpent,
+    /// The call takes long, with its retries and their wait for the call budget.
+    Slow,
     /// EC2 or the way to it is in trouble.
     Failed(UpstreamError),
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{ground::Depth, ledger::Ledger, listing::Listing};
+use super::{ground::Depth, ledger::Ledger, listing::Listing, need::best_listing};
 use crate::domain::{ImageId, StoreImageTask, TaskFilter, TaskKey};
 
 /// Tasks in sort order.
@@ -18,17 +18,27 @@ impl Ledger {
     /// The first `count` tasks that pass, after a place: the answer to [`super::Need::Listing`].
     #[must_use]
     pub fn page(&self, filter: &TaskFilter, after: Option<&TaskKey>, count: usize) -> Page {
-        let of_all = self.listing().bottom();
-        let filtered = self.filtered(&filter.listing()).map(Listing::bottom);
-        let bottom = filtered.map_or(of_all, |filtered| of_all.max(filtered));
+        // Another listing may have been read further down, but long ago.
+        let (listing, _) = best_listing(self, filter, after, count);
+        let bottom = self.filtered(&listing).map_or(&Depth::Top, Listing::bottom);
         let mut passing = self
             .tasks_after(after)
             .take_while(|task| bottom.reaches(&task.key))
             .filter(|task| filter.matches(task))
             .cloned();
         let tasks: Vec<_> = passing.by_ref().take(count).collect();
-        let more = passing.next().is_some() || *bottom != Depth::End;
+        let more = passing.next().is_some()
+            || *bottom != Depth::End
+            || tasks.last().is_some_and(|last| self.may_pass_after(&last.key, filter))
+                && tasks.len() == count;
         Page { tasks, more }
+    }
+
+    /// Whether a task further down may have come to pass since it was told of: what lies below a page
+    /// need not be as new as the page.
+    fn may_pass_after(&self, place: &TaskKey, filter: &TaskFilter) -> bool {
+        let mut unfinished = self.unfinished_above(&Depth::End);
+        unfinished.any(|(task, _)| task.key > *place && filter.could_match(task))
     }
 
     /// The same of the latest task of each image: the answer to [`super::Need::Latest`].

@@ -99,7 +99,11 @@ impl Plan {
         let (_, longest) = lacks.first()?;
         let urgent = self.passed_over < PASSED_OVER;
         let call = self.best(ledger, if urgent { &lacks } else { &lacks[..1] })?;
-        self.passed_over = if serves(ledger, &call, longest) { 0 } else { self.passed_over + 1 };
+        if !serves(ledger, &call, longest) {
+            self.passed_over += 1;
+        } else if !walks_again(ledger, longest) {
+            self.passed_over = 0;
+        }
         self.walked =
             matches!(&call, Call::Page { filter, token: Some(_), .. } if filter.is_empty());
         Some(call)
@@ -130,11 +134,19 @@ impl Plan {
     /// last, but for one page of a walk that is wanted anyway and may save a look-up.
     fn best(&self, ledger: &Ledger, lacks: &[(Instant, Lack)]) -> Option<Call> {
         let all = ListingFilter::default();
+        // Where nothing is settled yet, a new head page is the end of a walk that goes by the one before.
+        let ends_a_walk = |filter: &ListingFilter| {
+            let deeper = |lack: &Lack| matches!(lack, Lack::Deeper(wanted) if wanted == filter);
+            lacks.iter().any(|(_, lack)| {
+                deeper(lack) && (!filter.is_lasting() || walks_again(ledger, lack))
+            })
+        };
         let (mut by_head, mut images) = (BTreeSet::new(), Vec::new());
         let mut unfinished = Unfinished::default();
         let (mut head, mut deeper) = (None, None);
         for (since, lack) in lacks {
             match lack {
+                Lack::Head(filter) if ends_a_walk(filter) => {}
                 Lack::Head(filter) if filter.is_empty() => return Some(Call::head(all)),
                 Lack::Head(filter) => head = head.or(Some(filter)),
                 Lack::Deeper(filter) => deeper = deeper.or(Some(filter)),
@@ -148,7 +160,7 @@ impl Plan {
         // Where a look-up is needed anyway, it does for all of them when they are few.
         let others = images.len() + unfinished.0.len();
         let one_look_up = others > 0 && by_head.len() + others <= MAX_IMAGES_PER_CALL;
-        if !by_head.is_empty() && !one_look_up {
+        if !by_head.is_empty() && !one_look_up && !ends_a_walk(&all) {
             return Some(Call::head(all));
         }
         if let Some(page) = self.page_with_more_than_a_look_up(ledger, &images) {
@@ -203,12 +215,17 @@ impl Unfinished {
             })
         };
         let open: Vec<_> = self.0.iter().filter(|(key, since)| !is_swept(key, **since)).collect();
-        let since = *open.iter().map(|(_, since)| *since).max()?;
+        if open.is_empty() {
+            return None;
+        }
         let pages = 1 + ledger.unfinished() / usize::from(MAX_TASKS_PER_CALL);
         let worth_it = pages < open.len().div_ceil(MAX_IMAGES_PER_CALL)
             || open.iter().any(|(key, _)| is_hidden(ledger, key));
+        // A sweep that was begun for some goes on before a new one begins.
+        let goes_on =
+            |listing: &Listing| open.iter().any(|(_, since)| listing.as_of().meets(**since));
         worth_it.then(|| match swept {
-            Some(listing) if listing.as_of().meets(since) => walk(ledger, &filter, None),
+            Some(listing) if goes_on(listing) => walk(ledger, &filter, None),
             _ => Call::head(filter),
         })
     }
@@ -249,7 +266,9 @@ pub(super) fn serves(ledger: &Ledger, call: &Call, lack: &Lack) -> bool {
                 && ledger.filtered(filter).is_none_or(|known| known.onwards(None).is_none())
         }
         (Call::Page { filter, .. }, Lack::Head(wanted) | Lack::Deeper(wanted)) => filter == wanted,
-        (Call::Page { filter, .. }, Lack::Images { .. }) => filter.is_empty(),
+        (Call::Page { filter, token, .. }, Lack::Images { by_head, .. }) => {
+            filter.is_empty() && (token.is_some() || !by_head.is_empty())
+        }
         (Call::Page { filter, .. }, Lack::Unfinished(tasks)) => {
             *filter == ListingFilter::in_progress()
                 || (filter.is_empty() && tasks.iter().any(|key| is_hidden(ledger, key)))
@@ -289,6 +308,12 @@ pub(super) fn lack(ledger: &Ledger, demand: Demand<'_>) -> Option<Lack> {
         Need::Latest { images, bucket } => latest_lack(ledger, since, images, bucket.as_ref()),
         Need::Task(key) => task_lack(ledger, since, key),
     })
+}
+
+/// Whether a walk goes over what was read before the newest head page, since nothing of that is settled.
+fn walks_again(ledger: &Ledger, lack: &Lack) -> bool {
+    matches!(lack, Lack::Deeper(filter)
+        if ledger.filtered(filter).is_none_or(|read| read.settled().is_none()))
 }
 
 /// As many images as one call takes, beginning with the one that waits longest; of a set with a

@@ -450,7 +450,7 @@ fn any_number_of_filtered_walks_at_once_come_to_their_end() {
     assert!(calls <= 13 + needs.len(), "{calls} calls");
 }
 
-fn listing(states: &[TaskStateKind], bucket: Option<bool>, count: usize) -> Need {
+pub(super) fn listing(states: &[TaskStateKind], bucket: Option<bool>, count: usize) -> Need {
     let filter = TaskFilter {
         states: states.iter().copied().collect(),
         buckets: bucket.map(bucket_name).into_iter().collect(),

@@ -19,13 +19,17 @@ use super::{
     Settings, keeper,
     ledger::Ledger,
     need::{Known, Need},
-    open::{Open, Waiting},
+    open::Open,
     outcome::{Basis, CacheError, Forward, Found, Outcome, StaleReason},
     plan::Demand,
 };
 use crate::domain::{
     CallTime, DescribeRequest, ImageId, ListingFilter, Question, Scope, Upstream, UpstreamError,
 };
+
+/// Most dry runs of a scope at once, the one whose turn it is included. Each costs a call, so that more
+/// would have to wait for longer than anybody does.
+const DRY_RUNS: usize = 16;
 
 /// The cache of one scope.
 pub struct ScopeCache {
@@ -37,6 +41,8 @@ pub struct ScopeCache {
     state: Mutex<State>,
     /// One dry run at a time, so that a storm of them leaves the keeper its share of the budget.
     dry_runs: Semaphore,
+    /// So many may wait for theirs.
+    dry_run_places: Semaphore,
     /// Rounds that were made in search of idle scopes since it was last used.
     idle_rounds: AtomicU32,
 }
@@ -50,8 +56,8 @@ pub(super) struct State {
     pub(super) refusals: Refusals,
     /// A keeper is alive.
     pub(super) kept: bool,
-    /// The keeper waits for the call budget.
-    pub(super) budget_spent: bool,
+    /// Why whoever takes an old answer should not wait at present.
+    pub(super) give_stale: Option<StaleReason>,
 }
 
 /// What a waiting caller is told.
@@ -62,8 +68,8 @@ pub(super) enum Verdict {
     Failed(UpstreamError),
     /// There is no room for what it needs.
     Refused(CacheError),
-    /// The call budget is spent.
-    BudgetSpent,
+    /// Whoever takes an old answer should not wait.
+    Stale(StaleReason),
 }
 
 /// What EC2 refused a moment ago, so that a storm of the same question costs one call.
@@ -71,6 +77,8 @@ pub(super) enum Verdict {
 pub(super) struct Refusals {
     /// Everything in the scope.
     pub(super) scope: Option<Refusal>,
+    /// What would be put to EC2 with this filter.
+    pub(super) listings: HashMap<ListingFilter, Refusal>,
     /// One image.
     pub(super) images: HashMap<ImageId, Refusal>,
 }
@@ -89,18 +97,21 @@ pub(super) struct Refusal {
 impl Refusals {
     /// The refusal of a demand, by the same rule of freshness as an answer.
     fn of(&self, demand: Demand<'_>, now: Instant) -> Option<&Refusal> {
-        let image = match demand.need {
-            Need::Latest { images, .. } => images
-                .iter()
-                .find_map(|image| self.images.get(image).filter(|known| known.counts(demand, now))),
-            Need::Listing { .. } | Need::Task(_) => None,
+        let counts = |known: &&Refusal| known.counts(demand, now);
+        let own = match demand.need {
+            Need::Latest { images, .. } => {
+                images.iter().find_map(|image| self.images.get(image).filter(counts))
+            }
+            Need::Listing { filter, .. } => self.listings.get(&filter.listing()).filter(counts),
+            Need::Task(_) => None,
         };
-        image.or(self.scope.as_ref().filter(|known| known.counts(demand, now)))
+        own.or(self.scope.as_ref().filter(counts))
     }
 
     /// Forgets what is over.
     pub(super) fn expire(&mut self, now: Instant) {
         self.scope.take_if(|known| known.until <= now);
+        self.listings.retain(|_, known| known.until > now);
         self.images.retain(|_, known| known.until > now);
     }
 }
@@ -120,6 +131,7 @@ impl ScopeCache {
             ledger: watch::Sender::default(),
             state: Mutex::default(),
             dry_runs: Semaphore::new(1),
+            dry_run_places: Semaphore::new(DRY_RUNS),
             idle_rounds: AtomicU32::new(0),
         })
     }
@@ -191,7 +203,7 @@ impl ScopeCache {
                 let outcome = Outcome::Fetched { why, collapsed };
                 return Ok(Found { ledger, known, outcome, at: Instant::now() });
             }
-            Verdict::BudgetSpent => StaleReason::BudgetSpent,
+            Verdict::Stale(reason) => reason,
             Verdict::Failed(error) if takes_stale && error.kind.is_transient() => {
                 StaleReason::Failed(error)
             }
@@ -226,7 +238,7 @@ impl ScopeCache {
         }
         let (verdict, _) = self.wait(&need, since, false)?;
         match verdict.await.map_err(|_| CacheError::KeeperLost)? {
-            Verdict::Met(_) | Verdict::BudgetSpent => Ok(()),
+            Verdict::Met(_) | Verdict::Stale(_) => Ok(()),
             Verdict::Failed(error) => Err(CacheError::Upstream(error)),
             Verdict::Refused(error) => Err(error),
         }
@@ -241,6 +253,7 @@ impl ScopeCache {
             question: Question::Listing { filter: ListingFilter::default(), next: None },
             dry_run: true,
         };
+        let _place = self.dry_run_places.try_acquire().map_err(|_| CacheError::TooManyWaiting)?;
         let _turn = self.dry_runs.acquire().await.map_err(|_| CacheError::KeeperLost)?;
         let answer = self.upstream.clone().oneshot(request).await;
         answer.map(|_| ()).map_err(CacheError::Upstream)
@@ -269,13 +282,13 @@ impl ScopeCache {
             }
         }
         let (tell, told) = oneshot::channel();
-        if takes_stale && state.budget_spent {
+        if let Some(reason) = state.give_stale.clone().filter(|_| takes_stale) {
             state.open.refresh_behind(need.clone(), since);
             // The receiver is in our hands, so this cannot fail.
-            let _ = tell.send(Verdict::BudgetSpent);
+            let _ = tell.send(Verdict::Stale(reason));
             return Ok((told, true));
         }
-        state.open.wait(need.clone(), Waiting { since, takes_stale, tell });
+        state.open.wait(need.clone(), since, takes_stale, tell);
         let collapsed = state.kept;
         keeper::ensure(self, &mut state);
         Ok((told, collapsed))

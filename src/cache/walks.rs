@@ -9,7 +9,7 @@ use super::{
     need::Need,
     properties::{FEW, Story, bucket_name, step},
 };
-use crate::domain::TaskFilter;
+use crate::domain::{TaskFilter, TaskStateKind};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, rng_seed: proptest::test_runner::RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
@@ -21,6 +21,11 @@ proptest! {
         meanwhile in proptest::collection::vec(proptest::collection::vec(step(), 0..3), 1..12),
         page_size in 1..9_usize,
         bucket in proptest::option::of(any::<bool>()),
+        // What passes by one of these goes on to pass.
+        ended in proptest::option::of(prop_oneof![
+            Just(TaskStateKind::Completed),
+            Just(TaskStateKind::Failed),
+        ]),
     ) {
         let mut story = Story::new(FEW);
         for step in &past {
@@ -28,6 +33,7 @@ proptest! {
         }
         let filter = TaskFilter {
             buckets: bucket.map(bucket_name).into_iter().collect(),
+            states: ended.into_iter().collect(),
             ..TaskFilter::default()
         };
         let throughout: Vec<_> =

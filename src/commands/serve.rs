@@ -62,7 +62,7 @@ pub(super) struct GatewayArgs {
     #[arg(long, env = "AMISTORE_REFUSAL_TTL", value_name = "DURATION", value_parser = duration, default_value = "1s")]
     refusal_ttl: Duration,
 
-    /// Most accounts and regions that are kept at once.
+    /// Most accounts and regions that are kept at once; twice as many may be in use.
     #[arg(long, env = "AMISTORE_MAX_SCOPES", value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..), default_value_t = 64)]
     max_scopes: u64,
 

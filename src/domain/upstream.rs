@@ -120,6 +120,20 @@ impl ErrorKind {
         }
     }
 
+    /// Whether it says no to everything in the account and region, and not to one question.
+    #[must_use]
+    pub fn concerns_the_scope(self) -> bool {
+        match self {
+            Self::Denied | Self::Credentials | Self::AccountState | Self::Unsupported => true,
+            Self::InvalidRequest
+            | Self::NotFound
+            | Self::Throttled
+            | Self::Unavailable
+            | Self::MalformedAnswer
+            | Self::UnknownRefusal => false,
+        }
+    }
+
     /// The kind in words, as docs/errors.md has it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -39,9 +39,11 @@ pub(super) fn bypass() -> MetadataMap {
     metadata(HeaderValue::from_static("amistore-gateway; fwd=bypass"))
 }
 
-/// Says that EC2 was not asked again for a refusal, which is remembered for so long yet.
+/// Says that EC2 was not asked again for a refusal, which is remembered for so long yet: whole seconds,
+/// the last one included.
 pub(super) fn add_refusal(metadata: &mut MetadataMap, left: Duration) {
-    let hit = hit(seconds(left.as_secs()));
+    let begun = u64::from(left.subsec_nanos() > 0);
+    let hit = hit(seconds(left.as_secs().saturating_add(begun)));
     metadata.as_mut().insert(CACHE_STATUS, value(&format!("{hit}; detail=remembered-refusal")));
 }
 
@@ -62,6 +64,9 @@ fn said(outcome: &Outcome, left: i64) -> String {
         Outcome::StaleWhileRevalidate => format!("{hit}; detail=stale-while-revalidate"),
         Outcome::StaleIfError(StaleReason::BudgetSpent) => {
             format!("{hit}; detail=\"stale-if-error: call budget spent\"")
+        }
+        Outcome::StaleIfError(StaleReason::Slow) => {
+            format!("{hit}; detail=\"stale-if-error: EC2 is slow\"")
         }
         // EC2's codes have letters and dots; anything else would break the quoted string.
         Outcome::StaleIfError(StaleReason::Failed(error)) => {

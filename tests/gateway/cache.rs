@@ -90,7 +90,7 @@ fn u32_of(number: u64) -> u32 {
     u32::try_from(number).expect("small")
 }
 
-/// Steady state: one call per TTL, whatever is asked.
+/// Steady state: one call per TTL, whatever is asked, while tasks end and others start.
 async fn an_hour_of_all_questions(tasks: u64) {
     let rig = Rig::with_tasks(
         (0..tasks - 15).map(|number| Task::done(&image(number), HOUR + SECOND * u32_of(number))),
@@ -117,8 +117,22 @@ async fn an_hour_of_all_questions(tasks: u64) {
                     let some = image(rng.u64(0..tasks - 15));
                     let running = image(900_000 + rng.u64(0..15));
                     let states = vec![rng.i32(1..=3)];
-                    let request = match rng.u8(0..7) {
+                    let request = match rng.u8(0..9) {
                         0 => all(),
+                        7 => {
+                            let half = ListStoreImageTasksRequest {
+                                page_size: i32::try_from(tasks / 2).expect("small"),
+                                ..all()
+                            };
+                            let page_token = client.list(half.clone()).await?.into_inner();
+                            let page_token = page_token.next_page_token;
+                            answers.set(answers.get() + 1);
+                            ListStoreImageTasksRequest { page_token, ..half }
+                        }
+                        8 => {
+                            let images = of_images([some, running]);
+                            ListStoreImageTasksRequest { states, ..images }
+                        }
                         1 => ListStoreImageTasksRequest { page_size: rng.i32(1..=300), ..all() },
                         2 => of_images([some, running]),
                         3 => of_images([image(999_999)]),
@@ -138,13 +152,23 @@ async fn an_hour_of_all_questions(tasks: u64) {
             }
         })
         .collect();
+    let hour = async {
+        for number in 0..6 {
+            rig.run_for(HOUR / 6).await;
+            rig.add([Task::running(&image(800_000 + number), HOUR)]);
+        }
+    };
     tokio::select! {
         biased;
         ended = crowd.collect::<Vec<_>>() => panic!("a client failed: {ended:?}"),
-        () = rig.run_for(HOUR) => {}
+        () = hour => {}
     }
     let calls = rig.calls() - before;
-    println!("{tasks} tasks: {calls} calls for {} answers in an hour", answers.get());
+    let each = f64::from(u32::try_from(calls).expect("few")) / f64::from(u32_of(answers.get()));
+    println!(
+        "{tasks} tasks: {calls} calls for {} answers in an hour: {each:.3} each",
+        answers.get()
+    );
     // 720 TTLs, and one percent.
     assert!(calls <= 727, "{calls} calls: {:#?}", rig.questions());
     assert!(calls >= 600, "{calls} calls");
@@ -437,6 +461,26 @@ async fn a_spent_budget_gives_the_old_answer_or_makes_wait() {
     assert_eq!(rig.calls(), 2);
 }
 
+#[tokio::test]
+async fn while_a_call_waits_to_be_tried_again_the_old_answer_is_given() {
+    let rig = Rig::with_tasks(finished(3)).await;
+    let client = rig.client();
+    rig.until(client.list(all())).await.expect("answered");
+    rig.run_for(60 * SECOND).await;
+    // The budget's rate is halved each time: the third attempt would be in half a minute.
+    rig.simulator.set_fault(Some(Fault::error(503, "RequestLimitExceeded")));
+    let began = tokio::time::Instant::now();
+    let stale = rig.until(client.list(all())).await.expect("answered");
+    let took = began.elapsed();
+    assert!(took <= 3 * SECOND, "{took:?}");
+    assert!(
+        cache_status(&stale).ends_with("detail=\"stale-if-error: EC2 is slow\""),
+        "{}",
+        cache_status(&stale)
+    );
+    assert_eq!(stale.get_ref().tasks.len(), 3);
+}
+
 /// DESIGN §9.8
 #[tokio::test]
 async fn calls_stay_within_the_budget_in_every_window_retries_counted() {
@@ -557,6 +601,42 @@ async fn a_refusal_is_remembered_for_a_moment_only() {
     rig.until(client.list(at_most(0, all()))).await.expect("who insists is not told the old story");
     rig.run_for(2 * SECOND).await;
     rig.until(client.list(all())).await.expect("healed");
+}
+
+#[tokio::test]
+async fn a_refused_filter_is_refused_to_nobody_else() {
+    let rig = Rig::with_tasks(
+        (0..1_000).map(|number| Task::done(&image(number), HOUR + SECOND * u32_of(number))),
+    )
+    .await;
+    let client = rig.client();
+    rig.until(client.list(all())).await.expect("answered");
+    rig.simulator.script([Fault::error(400, "InvalidParameterValue")]);
+    let failed = ListStoreImageTasksRequest { states: vec![State::Failed.into()], ..all() };
+    for _ in 0..3 {
+        let refused = rig.until(client.list(failed.clone())).await.expect_err("refused");
+        assert_eq!(refused.code(), Code::InvalidArgument);
+    }
+    assert_eq!(rig.calls(), 2, "remembered for a moment");
+    rig.until(client.list(at_most(0, all()))).await.expect("not concerned");
+    rig.until(client.list(of_images([image(5)]))).await.expect("not concerned");
+}
+
+/// DESIGN §9.7, one bound of it
+#[tokio::test]
+async fn too_many_dry_runs_are_refused() {
+    let mut setup = Setup::default();
+    setup.simulator.latency = SECOND;
+    let rig = setup.start().await;
+    let client = rig.client();
+    let dry = ListStoreImageTasksRequest { dry_run: true, ..all() };
+    let asked = (0..20).map(|_| client.list(dry.clone()));
+    let (good, refused): (Vec<_>, Vec<_>) =
+        rig.until(join_all(asked)).await.into_iter().partition(Result::is_ok);
+    assert_eq!((good.len(), refused.len()), (16, 4));
+    let status = refused[0].as_ref().expect_err("refused");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(reason(status).1, "TOO_MANY_WAITING");
 }
 
 /// DESIGN §9.7, one bound of it
