@@ -14,7 +14,8 @@ use imbl::OrdMap;
 
 use super::{ground::Depth, listing::Listing, tasks::Tasks};
 use crate::domain::{
-    Answer, CallTime, ImageId, ListingFilter, NextToken, Question, StoreImageTask, TaskKey,
+    Answer, CallTime, ImageId, ListingFilter, NextToken, Question, StoreImageTask, TaskFilter,
+    TaskKey,
 };
 
 /// How long EC2 lists a task (API reference: "tasks of the last 31 days").
@@ -147,6 +148,23 @@ impl Ledger {
         after: Option<&TaskKey>,
     ) -> impl Iterator<Item = &Arc<StoreImageTask>> {
         self.tasks.from(after.map_or(Bound::Unbounded, Bound::Excluded))
+    }
+
+    /// All known tasks after a place that may pass a filter, in sort order: all that there are, or those
+    /// of the images that it names.
+    pub(super) fn candidates<'a>(
+        &'a self,
+        filter: &TaskFilter,
+        after: Option<&'a TaskKey>,
+    ) -> Box<dyn Iterator<Item = &'a Arc<StoreImageTask>> + 'a> {
+        if filter.images.is_empty() {
+            return Box::new(self.tasks_after(after));
+        }
+        let named = filter.images.iter().flat_map(|image| self.tasks.of(image));
+        let mut named: Vec<_> =
+            named.filter(|task| after.is_none_or(|after| task.key > *after)).collect();
+        named.sort_unstable_by(|one, two| one.key.cmp(&two.key));
+        Box::new(named.into_iter())
     }
 
     /// All known tasks of an image, newest first.

@@ -31,7 +31,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::interval;
+use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use ledger::{Ledger, Pace};
@@ -107,10 +107,10 @@ fn bounded<V: Clone + Send + Sync + 'static>(
 /// Lets go of the scopes that nobody asks about. moka would do so only when it is used, and by the
 /// system's clock.
 async fn forget_idle(scopes: Scopes, idle: Duration) {
-    // An interval of nothing is none.
-    let mut rounds = interval((idle / ROUNDS_TO_IDLE).max(Duration::from_millis(1)));
+    // Waiting for nothing would be no pause at all.
+    let pause = (idle / ROUNDS_TO_IDLE).max(Duration::from_millis(1));
     loop {
-        rounds.tick().await;
+        sleep(pause).await;
         for (scope, cache) in &scopes {
             if cache.idle_rounds() > ROUNDS_TO_IDLE {
                 scopes.invalidate(&*scope);

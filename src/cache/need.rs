@@ -161,7 +161,7 @@ pub(super) fn listing_depth(
     count: usize,
 ) -> Option<Depth> {
     let last = ledger
-        .tasks_after(after)
+        .candidates(filter, after)
         .take_while(|task| bottom.reaches(&task.key))
         .filter(|task| filter.matches(task))
         .nth(count.saturating_sub(1));

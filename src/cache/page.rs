@@ -22,7 +22,7 @@ impl Ledger {
         let (listing, _) = best_listing(self, filter, after, count);
         let bottom = self.filtered(&listing).map_or(&Depth::Top, Listing::bottom);
         let mut passing = self
-            .tasks_after(after)
+            .candidates(filter, after)
             .take_while(|task| bottom.reaches(&task.key))
             .filter(|task| filter.matches(task))
             .cloned();
