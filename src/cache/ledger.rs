@@ -306,14 +306,14 @@ impl Ledger {
         next
     }
 
-    /// The next ledger, with no more than so many tasks: the oldest of those that are finished go,
-    /// and the listing counts as known only as far down as it still is.
+    /// The next ledger, with no more than so many tasks: the oldest of those that are finished go, but
+    /// for those that hide one that is not, and the listing counts as known only as far down as it still is.
     #[must_use]
     pub(super) fn cut_to(&self, most: usize) -> Self {
         let mut next = self.clone();
         let surplus = self.len().saturating_sub(most);
-        let finished = self.tasks.oldest_first().filter(|task| task.state.is_terminal());
-        let gone: Vec<_> = finished.take(surplus).cloned().collect();
+        let goes = |task: &&Arc<StoreImageTask>| task.state.is_terminal() && !self.hides(task);
+        let gone: Vec<_> = self.tasks.oldest_first().filter(goes).take(surplus).cloned().collect();
         let Some(newest_gone) = gone.last() else { return next };
         for task in &gone {
             next.remove(&task.key);
@@ -330,6 +330,14 @@ impl Ledger {
         }
         next.version += 1;
         next
+    }
+
+    /// Whether it is the latest of its image, and an older one is not finished: without it that would
+    /// count as the latest.
+    fn hides(&self, task: &StoreImageTask) -> bool {
+        let mut all = self.tasks_of(&task.key.image_id);
+        all.next().is_some_and(|latest| latest.key == task.key)
+            && all.any(|older| !older.state.is_terminal())
     }
 
     fn merge_page(&mut self, filter: &ListingFilter, from: &Depth, answer: &Answer, at: CallTime) {
