@@ -51,7 +51,7 @@ pub struct Settings {
     /// starts behind it. Zero switches it off.
     pub stale_while_revalidate: Duration,
     /// For this long past the TTL such a request gets the old answer when the refresh fails
-    /// transiently or the call budget is spent. Zero switches it off.
+    /// transiently or takes longer than two seconds, or the call budget is spent. Zero switches it off.
     pub stale_if_error: Duration,
     /// How long a refusal (denied, bad ID) is remembered. Zero switches it off.
     pub refusal_ttl: Duration,

@@ -53,8 +53,8 @@ pub(super) struct GatewayArgs {
     #[arg(long, env = "AMISTORE_STALE_WHILE_REVALIDATE", value_name = "DURATION", value_parser = duration, default_value = "5s")]
     stale_while_revalidate: Duration,
 
-    /// For this long past the TTL, the old answer is given when EC2 cannot be asked; 0s switches
-    /// it off.
+    /// For this long past the TTL, the old answer is given when EC2 cannot be asked or takes longer
+    /// than two seconds; 0s switches it off.
     #[arg(long, env = "AMISTORE_STALE_IF_ERROR", value_name = "DURATION", value_parser = duration, default_value = "5m")]
     stale_if_error: Duration,
 
