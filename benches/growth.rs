@@ -16,9 +16,9 @@ use std::{
 };
 
 use amistore_gateway::{
-    cache::{Cache, Need, ScopeCache, Settings},
+    cache::{Cache, Query, ScopeCache, Settings},
     domain::{
-        AccountName, Answer, DescribeRequest, DescribeResponse, ImageId, NextToken, Question,
+        AccountName, Answer, DescribeRequest, DescribeResponse, DescribeTarget, ImageId, NextToken,
         Region, Scope, StoreImageTask, TaskFilter, TaskKey, TaskState, UpstreamError, wall_clock,
     },
     grpc::{self, Accounts, EncodedRequest, Service},
@@ -109,17 +109,17 @@ impl Account {
         let calls = Arc::new(AtomicU32::new(0));
         let upstream = tower::service_fn(move |request: DescribeRequest| {
             let call = calls.fetch_add(1, Ordering::Relaxed);
-            let answer = answer(start, size, call, &request.question);
+            let answer = answer(start, size, call, &request.target);
             async { Ok::<_, UpstreamError>(DescribeResponse::Tasks(answer)) }
         });
-        let connect = Arc::new(move |_: &Scope| BoxCloneSyncService::new(upstream.clone()));
+        let make_upstream = Arc::new(move |_: &Scope| BoxCloneSyncService::new(upstream.clone()));
         let settings = Settings { ttl: Duration::from_hours(1), ..Settings::default() };
-        let cache = Arc::new(Cache::new(settings, connect));
+        let cache = Arc::new(Cache::new(settings, make_upstream));
         let region = Region::parse("us-east-1")?;
         let scope =
             cache.scope(&Scope { account: AccountName::default(), region: region.clone() })?;
         let found = scope.get(listing(usize::MAX), None).await?;
-        assert_eq!(found.ledger.len(), usize::try_from(size)?, "all are known");
+        assert_eq!(found.snapshot.len(), usize::try_from(size)?, "all are known");
         drop(found);
         // The keeper lets go of the last answer.
         sleep(Duration::from_millis(50)).await;
@@ -202,13 +202,13 @@ async fn each(
     Ok(begun.elapsed() / times)
 }
 
-fn listing(count: usize) -> Need {
-    Need::Listing { filter: TaskFilter::default(), after: None, count }
+fn listing(count: usize) -> Query {
+    Query::Listing { filter: TaskFilter::default(), after: None, count }
 }
 
 /// EC2, with tasks 20 seconds apart. Some are not finished, and have news with each call.
-fn answer(start: SystemTime, size: u32, call: u32, question: &Question) -> Answer {
-    let Question::Listing { next, .. } = question else { return Answer::default() };
+fn answer(start: SystemTime, size: u32, call: u32, target: &DescribeTarget) -> Answer {
+    let DescribeTarget::Listing { next, .. } = target else { return Answer::default() };
     let from = next.as_ref().map_or(0, |token| token.0.parse().unwrap_or(size));
     let to = size.min(from + u32::try_from(PAGE).unwrap_or(u32::MAX));
     let next = (to < size).then(|| NextToken(to.to_string().into()));

@@ -12,7 +12,7 @@ use tonic_health::ServingStatus;
 
 use crate::{
     cache::{self, Cache},
-    domain::{Connect, Region},
+    domain::{MakeUpstream, Region},
     ec2,
     grpc::{self, Accounts, Service},
     proto::{self, server::store_image_task_service_server::StoreImageTaskServiceServer},
@@ -89,7 +89,7 @@ type Contract = StoreImageTaskServiceServer<Service>;
 pub async fn serve(
     listener: TcpListener,
     settings: Settings,
-    connect: Connect,
+    make_upstream: MakeUpstream,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let draining = CancellationToken::new();
@@ -101,7 +101,7 @@ pub async fn serve(
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(Duration::from_mins(1)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .add_service(service(settings, connect, draining.clone()).into_server())
+        .add_service(service(settings, make_upstream, draining.clone()).into_server())
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
@@ -135,8 +135,12 @@ pub async fn serve(
     }
 }
 
-fn service(settings: Settings, connect: Connect, draining: CancellationToken) -> Service {
-    let cache = Arc::new(Cache::new(settings.cache, connect));
+fn service(
+    settings: Settings,
+    make_upstream: MakeUpstream,
+    draining: CancellationToken,
+) -> Service {
+    let cache = Arc::new(Cache::new(settings.cache, make_upstream));
     let watches = Watches::new(cache.clone(), settings.watch);
     let accounts = Accounts {
         default_region: settings.default_region,

@@ -26,7 +26,7 @@ pub(crate) async fn start(
     let settings = server::Settings { default_region: Some(Region::parse(REGION)?), ..gateway };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let connect = Ec2::at_endpoint(&endpoint, settings.ec2.clone()).connect();
-    tokio::spawn(server::serve(listener, settings, connect, std::future::pending()));
+    let make_upstream = Ec2::at_endpoint(&endpoint, settings.ec2.clone()).make_upstream();
+    tokio::spawn(server::serve(listener, settings, make_upstream, std::future::pending()));
     Ok((simulator, endpoint, address))
 }

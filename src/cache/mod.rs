@@ -1,29 +1,23 @@
 //! What is known, what is needed, and which EC2 call to make next.
 //!
-//! Per scope there is one [`Ledger`] of all that EC2 told, and one keeper that makes one call at a
-//! time for as long as somebody needs something. Callers say what they [`Need`] and how old it may
-//! be; [`Known::meets`] is the one rule that decides. Coalescing, joining and batching are nothing
+//! Per scope there is one [`Snapshot`] of all that EC2 told, and one keeper that makes one call at a
+//! time for as long as somebody needs something. Callers say what they [`Query`] and how old it may
+//! be; [`Freshness::meets`] is the one rule that decides. Coalescing, joining and batching are nothing
 //! but that: needs which arrive while a call runs are met by it or are part of the next plan.
 
-#[cfg(test)]
-mod crowds;
-mod ground;
-mod keeper;
-mod ledger;
+mod coverage;
 mod listing;
-mod need;
-mod open;
 mod outcome;
 mod page;
 mod plan;
-#[cfg(test)]
-mod properties;
+mod query;
+mod refresher;
 mod scope;
+mod snapshot;
 mod tasks;
 #[cfg(test)]
-mod testing;
-#[cfg(test)]
-mod walks;
+mod tests;
+mod wait_queue;
 
 use std::{
     collections::HashMap,
@@ -34,13 +28,13 @@ use std::{
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-pub use ledger::{Ledger, Pace};
-pub use need::{Known, Need};
-pub use outcome::{Basis, CacheError, Forward, Found, Outcome, StaleReason};
+pub use outcome::{CacheError, CacheRead, ForwardReason, Outcome, StaleReason, Validator};
 pub use page::Page;
+pub use query::{Freshness, Query};
 pub use scope::ScopeCache;
+pub use snapshot::{ProgressRate, Snapshot};
 
-use crate::domain::{Connect, Scope, Upstream};
+use crate::domain::{MakeUpstream, Scope, Upstream};
 
 /// How the cache behaves.
 #[derive(Clone, Debug)]
@@ -63,7 +57,7 @@ pub struct Settings {
     /// Most callers that may wait for EC2 at once in one scope.
     pub max_waiting: usize,
     /// Most different questions that may wait for EC2 at once in one scope.
-    pub max_needs: usize,
+    pub max_queries: usize,
     /// Most tasks that are kept of one scope. What would be more is refused; when new tasks make it
     /// more, the oldest of those that are finished go.
     pub max_tasks: usize,
@@ -79,16 +73,16 @@ impl Default for Settings {
             max_scopes: 64,
             scope_idle: Duration::from_hours(1),
             max_waiting: 100_000,
-            max_needs: 10_000,
+            max_queries: 10_000,
             max_tasks: 200_000,
         }
     }
 }
 
-/// So many more ways to EC2 are kept than scopes, and for so long: a call budget that was spent is
+/// So many more upstreams to EC2 are kept than scopes, and for so long: a call budget that was spent is
 /// full again by then.
-const WAYS_PER_SCOPE: u64 = 16;
-const WAY_IDLE: Duration = Duration::from_hours(24);
+const UPSTREAMS_PER_SCOPE: u64 = 16;
+const UPSTREAM_IDLE: Duration = Duration::from_hours(24);
 
 /// Idle scopes are looked for so often in the time that makes one idle.
 const ROUNDS_TO_IDLE: u32 = 8;
@@ -124,32 +118,32 @@ async fn forget_idle(scopes: Scopes, idle: Duration) {
 /// All scopes.
 pub struct Cache {
     settings: Arc<Settings>,
-    connect: Connect,
-    /// The ways to EC2, and with them what is left of each scope's call budget: kept for longer
+    make_upstream: MakeUpstream,
+    /// The upstreams to EC2, and with them what is left of each scope's call budget: kept for longer
     /// than the scopes themselves, so that a scope that comes back has no new budget.
-    ways: moka::sync::Cache<Scope, Upstream>,
+    upstreams: moka::sync::Cache<Scope, Upstream>,
     /// Those that are kept.
-    recent: Scopes,
+    lru: Scopes,
     /// Those that moka let go of but somebody still uses: to make a second one would be to ask
     /// EC2 twice.
-    living: Mutex<HashMap<Scope, Weak<ScopeCache>>>,
+    live: Mutex<HashMap<Scope, Weak<ScopeCache>>>,
     _forget_idle: AbortOnDropHandle<()>,
 }
 
 impl Cache {
-    /// An empty cache that asks EC2 over the ways that `connect` makes. To be called on a runtime.
+    /// An empty cache that asks EC2 over the upstreams that `connect` makes. To be called on a runtime.
     #[must_use]
-    pub fn new(settings: Settings, connect: Connect) -> Self {
-        let ways = bounded(settings.max_scopes.saturating_mul(WAYS_PER_SCOPE));
-        let recent: Scopes = bounded(settings.max_scopes).build();
-        let forget_idle = tokio::spawn(forget_idle(recent.clone(), settings.scope_idle));
+    pub fn new(settings: Settings, make_upstream: MakeUpstream) -> Self {
+        let upstreams = bounded(settings.max_scopes.saturating_mul(UPSTREAMS_PER_SCOPE));
+        let lru: Scopes = bounded(settings.max_scopes).build();
+        let forget_idle = tokio::spawn(forget_idle(lru.clone(), settings.scope_idle));
         Self {
-            ways: ways.time_to_idle(WAY_IDLE).build(),
-            recent,
-            living: Mutex::default(),
+            upstreams: upstreams.time_to_idle(UPSTREAM_IDLE).build(),
+            lru,
+            live: Mutex::default(),
             _forget_idle: AbortOnDropHandle::new(forget_idle),
             settings: Arc::new(settings),
-            connect,
+            make_upstream,
         }
     }
 
@@ -164,27 +158,27 @@ impl Cache {
     /// # Errors
     /// [`CacheError::TooManyScopes`] when as many as are allowed are in use.
     pub fn scope(&self, scope: &Scope) -> Result<Arc<ScopeCache>, CacheError> {
-        if let Some(known) = self.recent.get(scope) {
+        if let Some(known) = self.lru.get(scope) {
             known.mark_used();
             return Ok(known);
         }
-        let mut living = self.living.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = if let Some(known) = living.get(scope).and_then(Weak::upgrade) {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = if let Some(known) = live.get(scope).and_then(Weak::upgrade) {
             known.mark_used();
             known
         } else {
-            living.retain(|_, other| other.strong_count() > 0);
-            let in_use = living.len() as u64;
+            live.retain(|_, other| other.strong_count() > 0);
+            let in_use = live.len() as u64;
             // moka evicts as it sees fit; what it has let go of only counts while it lives.
             if in_use >= self.settings.max_scopes.saturating_mul(2) {
                 return Err(CacheError::TooManyScopes);
             }
-            let upstream = self.ways.get_with(scope.clone(), || (self.connect)(scope));
+            let upstream = self.upstreams.get_with(scope.clone(), || (self.make_upstream)(scope));
             let new = ScopeCache::new(scope.clone(), self.settings.clone(), upstream);
-            living.insert(scope.clone(), Arc::downgrade(&new));
+            live.insert(scope.clone(), Arc::downgrade(&new));
             new
         };
-        self.recent.insert(scope.clone(), known.clone());
+        self.lru.insert(scope.clone(), known.clone());
         Ok(known)
     }
 }

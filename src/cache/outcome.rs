@@ -7,23 +7,23 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{ledger::Ledger, need::Known};
+use super::{query::Freshness, snapshot::Snapshot};
 use crate::domain::{CallTime, UpstreamError};
 
 /// A ledger that knows what was needed.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct CacheRead {
     /// To read the answer from.
-    pub ledger: Arc<Ledger>,
+    pub snapshot: Arc<Snapshot>,
     /// What it knows of what was needed.
-    pub known: Known,
+    pub known: Freshness,
     /// How it came about.
     pub outcome: Outcome,
     /// When the answer was found.
     pub at: Instant,
 }
 
-impl Found {
+impl CacheRead {
     /// The oldest call that the answer rests on. None where it can't change any more.
     #[must_use]
     pub fn as_of(&self) -> Option<CallTime> {
@@ -32,8 +32,8 @@ impl Found {
 
     /// What an answer that is read from it rests on.
     #[must_use]
-    pub fn basis(&self) -> Basis {
-        Basis::new(&self.ledger, self.known)
+    pub fn validator(&self) -> Validator {
+        Validator::new(&self.snapshot, self.known)
     }
 
     /// How old the answer is.
@@ -45,22 +45,22 @@ impl Found {
 
 /// What an answer was read from, to find out later whether it still holds. Keeps no ledger alive.
 #[derive(Clone, Debug)]
-pub struct Basis {
-    ledger: Weak<Ledger>,
-    pub(super) known: Known,
+pub struct Validator {
+    snapshot: Weak<Snapshot>,
+    pub(super) known: Freshness,
 }
 
-impl Basis {
+impl Validator {
     /// This ledger, and what it knows of the question.
     #[must_use]
-    pub fn new(ledger: &Arc<Ledger>, known: Known) -> Self {
-        Self { ledger: Arc::downgrade(ledger), known }
+    pub fn new(snapshot: &Arc<Snapshot>, known: Freshness) -> Self {
+        Self { snapshot: Arc::downgrade(snapshot), known }
     }
 
     /// Whether it is this ledger. As long as it is remembered, no other can have its place.
     #[must_use]
-    pub fn is_of(&self, ledger: &Arc<Ledger>) -> bool {
-        std::ptr::eq(self.ledger.as_ptr(), Arc::as_ptr(ledger))
+    pub fn is_of(&self, snapshot: &Arc<Snapshot>) -> bool {
+        std::ptr::eq(self.snapshot.as_ptr(), Arc::as_ptr(snapshot))
     }
 }
 
@@ -76,7 +76,7 @@ pub enum Outcome {
     /// EC2 was asked.
     Fetched {
         /// Why what was known did not do.
-        why: Forward,
+        why: ForwardReason,
         /// A call for others served this caller too.
         collapsed: bool,
     },
@@ -95,7 +95,7 @@ pub enum StaleReason {
 
 /// Why a question went to EC2 (RFC 9211, section 2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forward {
+pub enum ForwardReason {
     /// Nothing was known.
     Miss,
     /// What was known was older than the TTL.
@@ -131,5 +131,5 @@ pub enum CacheError {
     TooManyScopes,
     /// The keeper died; the next request starts a new one.
     #[error("the request was lost inside the gateway; try again")]
-    KeeperLost,
+    RefresherLost,
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{ground::Depth, ledger::Ledger, listing::Listing, need::best_listing};
+use super::{coverage::Position, listing::Listing, query::best_listing, snapshot::Snapshot};
 use crate::domain::{ImageId, StoreImageTask, TaskFilter, TaskKey};
 
 /// Tasks in sort order.
@@ -14,13 +14,13 @@ pub struct Page {
     pub more: bool,
 }
 
-impl Ledger {
-    /// The first `count` tasks that pass, after a place: the answer to [`super::Need::Listing`].
+impl Snapshot {
+    /// The first `count` tasks that pass, after a place: the answer to [`super::Query::Listing`].
     #[must_use]
     pub fn page(&self, filter: &TaskFilter, after: Option<&TaskKey>, count: usize) -> Page {
         // Another listing may have been read further down, but long ago.
         let (listing, _) = best_listing(self, filter, after, count);
-        let bottom = self.filtered(&listing).map_or(&Depth::Top, Listing::bottom);
+        let bottom = self.filtered(&listing).map_or(&Position::Top, Listing::bottom);
         let mut passing = self
             .candidates(filter, after)
             .take_while(|task| bottom.reaches(&task.key))
@@ -28,7 +28,7 @@ impl Ledger {
             .cloned();
         let tasks: Vec<_> = passing.by_ref().take(count).collect();
         let more = passing.next().is_some()
-            || *bottom != Depth::End
+            || *bottom != Position::End
             || tasks.last().is_some_and(|last| self.may_pass_after(&last.key, filter))
                 && tasks.len() == count;
         Page { tasks, more }
@@ -37,11 +37,11 @@ impl Ledger {
     /// Whether a task further down may have come to pass since it was told of: what lies below a page
     /// need not be as new as the page.
     fn may_pass_after(&self, place: &TaskKey, filter: &TaskFilter) -> bool {
-        let mut unfinished = self.unfinished_above(&Depth::End);
+        let mut unfinished = self.unfinished_above(&Position::End);
         unfinished.any(|(task, _)| task.key > *place && filter.could_match(task))
     }
 
-    /// The same of the latest task of each image: the answer to [`super::Need::Latest`].
+    /// The same of the latest task of each image: the answer to [`super::Query::Latest`].
     #[must_use]
     pub fn latest_page(
         &self,

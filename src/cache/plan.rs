@@ -9,9 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use super::{
-    ledger::{Call, Ledger},
     listing::Listing,
-    need::{Known, Need, latest_known, listing_depth, listing_would_show, unfinished_that_matter},
+    query::{
+        Freshness, Query, latest_freshness, listing_position, listing_would_show,
+        relevant_in_progress,
+    },
+    snapshot::{Fetch, Snapshot},
 };
 use crate::domain::{
     BucketName, ImageId, ListingFilter, MAX_IMAGES_PER_CALL, MAX_TASKS_PER_CALL, StoreImageTask,
@@ -19,18 +22,18 @@ use crate::domain::{
 };
 
 /// After this many calls in a row that bring nothing to who waits longest, the next is for them.
-const PASSED_OVER: u32 = 3;
+const MAX_SKIPS: u32 = 3;
 
 /// A need and the call that it must at least be known from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Demand<'a> {
-    pub(super) need: &'a Need,
-    pub(super) since: Instant,
+pub(super) struct PendingQuery<'a> {
+    pub(super) query: &'a Query,
+    pub(super) not_before: Instant,
 }
 
 /// What the ledger lacks for a demand: what kind of call brings it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Lack {
+pub(super) enum Gap {
     /// The head page of a listing.
     Head(ListingFilter),
     /// A listing below what is known of it.
@@ -49,9 +52,9 @@ pub(super) enum Lack {
 /// Sets of images of which EC2 refuses at least one, it is not known which: asked for apart from
 /// all others, half a set at a time, until the bad one stands alone.
 #[derive(Debug, Default)]
-pub(super) struct Suspects(Vec<BTreeSet<ImageId>>);
+pub(super) struct BadIdBisection(Vec<BTreeSet<ImageId>>);
 
-impl Suspects {
+impl BadIdBisection {
     /// A call for these images failed: one of them is bad, and of the set that they were half of,
     /// nothing is known any more.
     pub(super) fn failed(&mut self, images: &[ImageId]) {
@@ -80,115 +83,125 @@ impl Suspects {
 /// Makes the plans of one keeper, one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    pub(super) suspects: Suspects,
+    pub(super) bisection: BadIdBisection,
     /// How many calls in a row brought nothing to who waits longest.
-    passed_over: u32,
+    skips: u32,
     /// The last call was for a page of all tasks below the head page.
-    walked: bool,
+    last_was_deep_page: bool,
     /// How many of the wanted images the last page of all tasks brought. None before the first.
-    page_brings: Option<usize>,
+    last_page_yield: Option<usize>,
 }
 
 impl Plan {
     /// The next call, or none when all demands are met. They come in the order of their arrival.
-    pub(super) fn next(&mut self, ledger: &Ledger, demands: &[Demand<'_>]) -> Option<Call> {
-        let lacks: Vec<_> = demands
+    pub(super) fn next(
+        &mut self,
+        snapshot: &Snapshot,
+        pending_queries: &[PendingQuery<'_>],
+    ) -> Option<Fetch> {
+        let gaps: Vec<_> = pending_queries
             .iter()
-            .filter_map(|demand| Some((demand.since, lack(ledger, *demand)?)))
+            .filter_map(|pending_query| {
+                Some((pending_query.not_before, find_gap(snapshot, *pending_query)?))
+            })
             .collect();
-        let (_, longest) = lacks.first()?;
-        let urgent = self.passed_over < PASSED_OVER;
-        let call = self.best(ledger, if urgent { &lacks } else { &lacks[..1] })?;
-        if !serves(ledger, &call, longest) {
-            self.passed_over += 1;
-        } else if !walks_again(ledger, longest) {
-            self.passed_over = 0;
+        let (_, longest) = gaps.first()?;
+        let urgent = self.skips < MAX_SKIPS;
+        let fetch = self.choose_fetch(snapshot, if urgent { &gaps } else { &gaps[..1] })?;
+        if !fetch.advances(snapshot, longest) {
+            self.skips += 1;
+        } else if !rereads_known_pages(snapshot, longest) {
+            self.skips = 0;
         }
-        self.walked =
-            matches!(&call, Call::Page { filter, token: Some(_), .. } if filter.is_empty());
-        Some(call)
+        self.last_was_deep_page =
+            matches!(&fetch, Fetch::Page { filter, token: Some(_), .. } if filter.is_empty());
+        Some(fetch)
     }
 
     /// A call for some tasks was answered, or failed and brought none: what its like may bring the
     /// next time. `ledger` is the one before the answer.
     pub(super) fn learn(
         &mut self,
-        call: &Call,
+        fetch: &Fetch,
         tasks: &[StoreImageTask],
-        ledger: &Ledger,
-        demands: &[Demand<'_>],
+        snapshot: &Snapshot,
+        pending_queries: &[PendingQuery<'_>],
     ) {
-        match call {
-            Call::Images(images) => self.suspects.answered(images),
-            Call::Page { filter, .. } if filter.is_empty() => {
-                let wanted = wanted(ledger, demands);
+        match fetch {
+            Fetch::Images(images) => self.bisection.answered(images),
+            Fetch::Page { filter, .. } if filter.is_empty() => {
+                let wanted = wanted(snapshot, pending_queries);
                 let brought: BTreeSet<_> = tasks.iter().map(|task| &task.key.image_id).collect();
                 let brings = brought.into_iter().filter(|image| wanted.contains(*image)).count();
-                self.page_brings = Some(brings);
+                self.last_page_yield = Some(brings);
             }
-            Call::Page { .. } => {}
+            Fetch::Page { .. } => {}
         }
     }
 
     /// The head page first, since it mostly meets everything; then what takes one call, and walks
     /// last, but for one page of a walk that is wanted anyway and may save a look-up.
-    fn best(&self, ledger: &Ledger, lacks: &[(Instant, Lack)]) -> Option<Call> {
+    fn choose_fetch(&self, snapshot: &Snapshot, gaps: &[(Instant, Gap)]) -> Option<Fetch> {
         let all = ListingFilter::default();
         // Where nothing is settled yet, a new head page is the end of a walk that goes by the one before.
         let ends_a_walk = |filter: &ListingFilter| {
-            let deeper = |lack: &Lack| matches!(lack, Lack::Deeper(wanted) if wanted == filter);
-            lacks.iter().any(|(_, lack)| {
-                deeper(lack) && (!filter.is_lasting() || walks_again(ledger, lack))
+            let deeper = |gap: &Gap| matches!(gap, Gap::Deeper(wanted) if wanted == filter);
+            gaps.iter().any(|(_, gap)| {
+                deeper(gap) && (!filter.is_lasting() || rereads_known_pages(snapshot, gap))
             })
         };
         let (mut by_head, mut images) = (BTreeSet::new(), Vec::new());
         let mut unfinished = Unfinished::default();
         let (mut head, mut deeper) = (None, None);
-        for (since, lack) in lacks {
-            match lack {
-                Lack::Head(filter) if ends_a_walk(filter) => {}
-                Lack::Head(filter) if filter.is_empty() => return Some(Call::head(all)),
-                Lack::Head(filter) => head = head.or(Some(filter)),
-                Lack::Deeper(filter) => deeper = deeper.or(Some(filter)),
-                Lack::Images { by_head: these, others } => {
+        for (not_before, gap) in gaps {
+            match gap {
+                Gap::Head(filter) if ends_a_walk(filter) => {}
+                Gap::Head(filter) if filter.is_empty() => return Some(Fetch::head(all)),
+                Gap::Head(filter) => head = head.or(Some(filter)),
+                Gap::Deeper(filter) => deeper = deeper.or(Some(filter)),
+                Gap::Images { by_head: these, others } => {
                     by_head.extend(these);
                     images.extend(others.iter().copied());
                 }
-                Lack::Unfinished(tasks) => unfinished.add(*since, tasks),
+                Gap::Unfinished(tasks) => unfinished.add(*not_before, tasks),
             }
         }
         // Where a look-up is needed anyway, it does for all of them when they are few.
         let others = images.len() + unfinished.0.len();
         let one_look_up = others > 0 && by_head.len() + others <= MAX_IMAGES_PER_CALL;
         if !by_head.is_empty() && !one_look_up && !ends_a_walk(&all) {
-            return Some(Call::head(all));
+            return Some(Fetch::head(all));
         }
-        if let Some(page) = self.page_with_more_than_a_look_up(ledger, &images) {
+        if let Some(page) = self.page_with_more_than_a_look_up(snapshot, &images) {
             return Some(page);
         }
-        if let Some(sweep) = unfinished.sweep(ledger) {
+        if let Some(sweep) = unfinished.sweep(snapshot) {
             return Some(sweep);
         }
-        if deeper == Some(&all) && !self.walked && self.page_brings != Some(0) {
-            return Some(walk(ledger, &all, None));
+        if deeper == Some(&all) && !self.last_was_deep_page && self.last_page_yield != Some(0) {
+            return Some(walk(snapshot, &all, None));
         }
         images.extend(by_head.into_iter().copied());
-        images.extend(unfinished.to_look_up(ledger));
-        batch(images, &self.suspects)
-            .map(Call::Images)
-            .or_else(|| head.map(|filter| Call::head(filter.clone())))
-            .or_else(|| deeper.map(|filter| walk(ledger, filter, None)))
-            .or_else(|| Some(walk(ledger, &all, Some(unfinished.hidden(ledger)?))))
+        images.extend(unfinished.to_look_up(snapshot));
+        batch(images, &self.bisection)
+            .map(Fetch::Images)
+            .or_else(|| head.map(|filter| Fetch::head(filter.clone())))
+            .or_else(|| deeper.map(|filter| walk(snapshot, filter, None)))
+            .or_else(|| Some(walk(snapshot, &all, Some(unfinished.hidden(snapshot)?))))
     }
 
     /// Many unknown images are found by walking, as long as a page brings more of them than a
     /// look-up would. Before the first page it is worth a try.
-    fn page_with_more_than_a_look_up(&self, ledger: &Ledger, images: &[ImageId]) -> Option<Call> {
+    fn page_with_more_than_a_look_up(
+        &self,
+        snapshot: &Snapshot,
+        images: &[ImageId],
+    ) -> Option<Fetch> {
         let distinct: BTreeSet<_> = images.iter().collect();
         let worth_it = distinct.len() > MAX_IMAGES_PER_CALL
-            && self.page_brings.is_none_or(|brings| brings > MAX_IMAGES_PER_CALL);
-        (worth_it && ledger.listing().onwards(None).is_some())
-            .then(|| walk(ledger, &ListingFilter::default(), None))
+            && self.last_page_yield.is_none_or(|brings| brings > MAX_IMAGES_PER_CALL);
+        (worth_it && snapshot.listing().onwards(None).is_some())
+            .then(|| walk(snapshot, &ListingFilter::default(), None))
     }
 }
 
@@ -197,133 +210,143 @@ impl Plan {
 struct Unfinished(BTreeMap<TaskKey, Instant>);
 
 impl Unfinished {
-    fn add(&mut self, since: Instant, tasks: &[TaskKey]) {
+    fn add(&mut self, not_before: Instant, tasks: &[TaskKey]) {
         for key in tasks {
-            let wanted = self.0.entry(key.clone()).or_insert(since);
-            *wanted = since.max(*wanted);
+            let wanted = self.0.entry(key.clone()).or_insert(not_before);
+            *wanted = not_before.max(*wanted);
         }
     }
 
     /// The listing of what is in progress tells of 200 tasks a call, also of those that a newer task
     /// of their image hides from look-ups. What has left it is then looked up.
-    fn sweep(&self, ledger: &Ledger) -> Option<Call> {
+    fn sweep(&self, snapshot: &Snapshot) -> Option<Fetch> {
         let filter = ListingFilter::in_progress();
-        let swept = ledger.filtered(&filter);
-        let is_swept = |key: &TaskKey, since: Instant| {
+        let swept = snapshot.filtered(&filter);
+        let is_swept = |key: &TaskKey, not_before: Instant| {
             swept.is_some_and(|listing| {
-                listing.as_of().meets(since) && listing.bottom().reaches(key)
+                listing.as_of().satisfies(not_before) && listing.bottom().reaches(key)
             })
         };
-        let open: Vec<_> = self.0.iter().filter(|(key, since)| !is_swept(key, **since)).collect();
+        let open: Vec<_> =
+            self.0.iter().filter(|(key, not_before)| !is_swept(key, **not_before)).collect();
         if open.is_empty() {
             return None;
         }
-        let pages = 1 + ledger.unfinished() / usize::from(MAX_TASKS_PER_CALL);
+        let pages = 1 + snapshot.unfinished() / usize::from(MAX_TASKS_PER_CALL);
         let worth_it = pages < open.len().div_ceil(MAX_IMAGES_PER_CALL)
-            || open.iter().any(|(key, _)| is_hidden(ledger, key));
+            || open.iter().any(|(key, _)| is_hidden(snapshot, key));
         // A sweep that was begun for some goes on before a new one begins.
-        let goes_on =
-            |listing: &Listing| open.iter().any(|(_, since)| listing.as_of().meets(**since));
+        let goes_on = |listing: &Listing| {
+            open.iter().any(|(_, not_before)| listing.as_of().satisfies(**not_before))
+        };
         worth_it.then(|| match swept {
-            Some(listing) if goes_on(listing) => walk(ledger, &filter, None),
-            _ => Call::head(filter),
+            Some(listing) if goes_on(listing) => walk(snapshot, &filter, None),
+            _ => Fetch::head(filter),
         })
     }
 
-    fn to_look_up(&self, ledger: &Ledger) -> impl Iterator<Item = ImageId> {
-        self.0.keys().filter(|key| !is_hidden(ledger, key)).map(|key| key.image_id)
+    fn to_look_up(&self, snapshot: &Snapshot) -> impl Iterator<Item = ImageId> {
+        self.0.keys().filter(|key| !is_hidden(snapshot, key)).map(|key| key.image_id)
     }
 
-    fn hidden(&self, ledger: &Ledger) -> Option<&TaskKey> {
-        self.0.keys().find(|key| is_hidden(ledger, key))
+    fn hidden(&self, snapshot: &Snapshot) -> Option<&TaskKey> {
+        self.0.keys().find(|key| is_hidden(snapshot, key))
     }
 }
 
 /// Whether a look-up does not tell of this task: it names only the latest of an image.
-fn is_hidden(ledger: &Ledger, key: &TaskKey) -> bool {
-    ledger.latest(&key.image_id, None).is_none_or(|latest| latest.key != *key)
+fn is_hidden(snapshot: &Snapshot, key: &TaskKey) -> bool {
+    snapshot.latest(&key.image_id, None).is_none_or(|latest| latest.key != *key)
 }
 
 /// The images whose latest task is wanted and not known.
-fn wanted(ledger: &Ledger, demands: &[Demand<'_>]) -> BTreeSet<ImageId> {
+fn wanted(snapshot: &Snapshot, pending_queries: &[PendingQuery<'_>]) -> BTreeSet<ImageId> {
     let mut wanted = BTreeSet::new();
-    for Demand { need, since } in demands {
-        if let Need::Latest { images, bucket } = need {
-            let unknown = images
-                .iter()
-                .filter(|image| !latest_known(ledger, image, bucket.as_ref()).meets(*since));
+    for PendingQuery { query, not_before } in pending_queries {
+        if let Query::Latest { images, bucket } = query {
+            let unknown = images.iter().filter(|image| {
+                !latest_freshness(snapshot, image, bucket.as_ref()).satisfies(*not_before)
+            });
             wanted.extend(unknown.copied());
         }
     }
     wanted
 }
 
-/// Whether a call is one of those that bring what is lacking.
-pub(super) fn serves(ledger: &Ledger, call: &Call, lack: &Lack) -> bool {
-    match (call, lack) {
-        (Call::Page { filter, token: None, .. }, Lack::Deeper(wanted)) => {
-            filter == wanted
-                && ledger.filtered(filter).is_none_or(|known| known.onwards(None).is_none())
+impl Fetch {
+    /// Whether this fetch is one of those that close the gap.
+    pub(super) fn advances(&self, snapshot: &Snapshot, gap: &Gap) -> bool {
+        match (self, gap) {
+            (Fetch::Page { filter, token: None, .. }, Gap::Deeper(wanted)) => {
+                filter == wanted
+                    && snapshot.filtered(filter).is_none_or(|known| known.onwards(None).is_none())
+            }
+            (Fetch::Page { filter, .. }, Gap::Head(wanted) | Gap::Deeper(wanted)) => {
+                filter == wanted
+            }
+            (Fetch::Page { filter, token, .. }, Gap::Images { by_head, .. }) => {
+                filter.is_empty() && (token.is_some() || !by_head.is_empty())
+            }
+            (Fetch::Page { filter, .. }, Gap::Unfinished(tasks)) => {
+                *filter == ListingFilter::in_progress()
+                    || (filter.is_empty() && tasks.iter().any(|key| is_hidden(snapshot, key)))
+            }
+            (Fetch::Images(images), Gap::Images { by_head, others }) => {
+                by_head.iter().chain(others).any(|image| images.contains(image))
+            }
+            (Fetch::Images(images), Gap::Unfinished(tasks)) => {
+                tasks.iter().any(|key| images.contains(&key.image_id))
+            }
+            (Fetch::Images(_), Gap::Head(_) | Gap::Deeper(_)) => false,
         }
-        (Call::Page { filter, .. }, Lack::Head(wanted) | Lack::Deeper(wanted)) => filter == wanted,
-        (Call::Page { filter, token, .. }, Lack::Images { by_head, .. }) => {
-            filter.is_empty() && (token.is_some() || !by_head.is_empty())
-        }
-        (Call::Page { filter, .. }, Lack::Unfinished(tasks)) => {
-            *filter == ListingFilter::in_progress()
-                || (filter.is_empty() && tasks.iter().any(|key| is_hidden(ledger, key)))
-        }
-        (Call::Images(images), Lack::Images { by_head, others }) => {
-            by_head.iter().chain(others).any(|image| images.contains(image))
-        }
-        (Call::Images(images), Lack::Unfinished(tasks)) => {
-            tasks.iter().any(|key| images.contains(&key.image_id))
-        }
-        (Call::Images(_), Lack::Head(_) | Lack::Deeper(_)) => false,
     }
 }
 
-/// Whether the ledger would hold more tasks for it.
-pub(super) fn grows(ledger: &Ledger, lack: &Lack) -> bool {
-    match lack {
-        Lack::Head(filter) => !filter.is_empty(),
-        Lack::Deeper(_) => true,
-        Lack::Images { others, .. } => {
-            others.iter().any(|image| ledger.latest(image, None).is_none())
+impl Gap {
+    /// Whether closing the gap adds tasks to the snapshot.
+    pub(super) fn adds_tasks(&self, snapshot: &Snapshot) -> bool {
+        match self {
+            Gap::Head(filter) => !filter.is_empty(),
+            Gap::Deeper(_) => true,
+            Gap::Images { others, .. } => {
+                others.iter().any(|image| snapshot.latest(image, None).is_none())
+            }
+            Gap::Unfinished(_) => false,
         }
-        Lack::Unfinished(_) => false,
     }
 }
 
 /// What a demand lacks; None when it is met.
-pub(super) fn lack(ledger: &Ledger, demand: Demand<'_>) -> Option<Lack> {
-    let Demand { need, since } = demand;
-    if need.known(ledger).meets(since) {
+pub(super) fn find_gap(snapshot: &Snapshot, pending_query: PendingQuery<'_>) -> Option<Gap> {
+    let PendingQuery { query, not_before } = pending_query;
+    if query.freshness(snapshot).satisfies(not_before) {
         return None;
     }
-    Some(match need {
-        Need::Listing { filter, after, count } => {
-            listing_lack(ledger, since, filter, after.as_ref(), *count)
+    Some(match query {
+        Query::Listing { filter, after, count } => {
+            listing_gap(snapshot, not_before, filter, after.as_ref(), *count)
         }
-        Need::Latest { images, bucket } => latest_lack(ledger, since, images, bucket.as_ref()),
-        Need::Task(key) => task_lack(ledger, since, key),
+        Query::Latest { images, bucket } => {
+            latest_gap(snapshot, not_before, images, bucket.as_ref())
+        }
+        Query::Task(key) => task_gap(snapshot, not_before, key),
     })
 }
 
 /// Whether a walk goes over what was read before the newest head page, since nothing of that is settled.
-fn walks_again(ledger: &Ledger, lack: &Lack) -> bool {
-    matches!(lack, Lack::Deeper(filter)
-        if ledger.filtered(filter).is_none_or(|read| read.settled().is_none()))
+fn rereads_known_pages(snapshot: &Snapshot, gap: &Gap) -> bool {
+    matches!(gap, Gap::Deeper(filter)
+        if snapshot.filtered(filter).is_none_or(|read| read.watermark().is_none()))
 }
 
 /// As many images as one call takes, beginning with the one that waits longest; of a set with a
 /// bad one in it, half.
-fn batch(images: Vec<ImageId>, suspects: &Suspects) -> Option<Vec<ImageId>> {
-    let set = suspects.set_of(images.first()?);
+fn batch(images: Vec<ImageId>, bisection: &BadIdBisection) -> Option<Vec<ImageId>> {
+    let set = bisection.set_of(images.first()?);
     let mut seen = BTreeSet::new();
     let mut batch: Vec<_> = images
         .into_iter()
-        .filter(|image| suspects.set_of(image) == set && seen.insert(*image))
+        .filter(|image| bisection.set_of(image) == set && seen.insert(*image))
         .take(MAX_IMAGES_PER_CALL)
         .collect();
     if set.is_some() {
@@ -333,80 +356,83 @@ fn batch(images: Vec<ImageId>, suspects: &Suspects) -> Option<Vec<ImageId>> {
 }
 
 /// Onwards from the bottom of a listing, or over known ground down to a task.
-fn walk(ledger: &Ledger, filter: &ListingFilter, target: Option<&TaskKey>) -> Call {
-    let onwards = ledger.filtered(filter).and_then(|listing| listing.onwards(target));
+fn walk(snapshot: &Snapshot, filter: &ListingFilter, target: Option<&TaskKey>) -> Fetch {
+    let onwards = snapshot.filtered(filter).and_then(|listing| listing.onwards(target));
     match onwards {
-        Some((from, token)) => Call::Page { filter: filter.clone(), from, token: Some(token) },
-        None => Call::head(filter.clone()),
+        Some((from, token)) => Fetch::Page { filter: filter.clone(), from, token: Some(token) },
+        None => Fetch::head(filter.clone()),
     }
 }
 
-fn head_is_fresh(ledger: &Ledger, since: Instant) -> bool {
-    ledger.listing().as_of().meets(since)
+fn head_is_fresh(snapshot: &Snapshot, not_before: Instant) -> bool {
+    snapshot.listing().as_of().satisfies(not_before)
 }
 
-fn listing_lack(
-    ledger: &Ledger,
-    since: Instant,
+fn listing_gap(
+    snapshot: &Snapshot,
+    not_before: Instant,
     filter: &TaskFilter,
     after: Option<&TaskKey>,
     count: usize,
-) -> Lack {
-    let depth = |read: &Listing| listing_depth(ledger, read.bottom(), filter, after, count);
-    let of_all = ledger.listing();
+) -> Gap {
+    let position = |read: &Listing| listing_position(snapshot, read.bottom(), filter, after, count);
+    let of_all = snapshot.listing();
     let own = filter.listing();
-    let narrows = depth(of_all).is_none() && of_all.touched().is_some();
-    let listing = if narrows && is_selective(ledger, &own) && ledger.has_room_for(&own) {
+    let narrows = position(of_all).is_none() && of_all.touched().is_some();
+    let listing = if narrows && is_selective(snapshot, &own) && snapshot.has_room_for(&own) {
         own
     } else {
         ListingFilter::default()
     };
-    let Some(read) = ledger.filtered(&listing).filter(|read| read.as_of().meets(since)) else {
-        return Lack::Head(listing);
+    let Some(read) = snapshot.filtered(&listing).filter(|read| read.as_of().satisfies(not_before))
+    else {
+        return Gap::Head(listing);
     };
-    let Some(depth) = depth(read) else {
-        return Lack::Deeper(listing);
+    let Some(position) = position(read) else {
+        return Gap::Deeper(listing);
     };
-    let stale = unfinished_that_matter(ledger, &depth, &listing, filter)
-        .filter(|(_, told)| !Known::AsOf(*told).meets(since));
-    Lack::Unfinished(stale.map(|(task, _)| task.key.clone()).collect())
+    let stale = relevant_in_progress(snapshot, &position, &listing, filter)
+        .filter(|(_, observed_at)| !Freshness::AsOf(*observed_at).satisfies(not_before));
+    Gap::Unfinished(stale.map(|(task, _)| task.key.clone()).collect())
 }
 
 /// Whether EC2's own filter leaves out most tasks, going by the newest of them. Where it does not,
 /// the listing of all tasks is the better one to walk: it serves other questions too, and stays
 /// known when states change.
-fn is_selective(ledger: &Ledger, filter: &ListingFilter) -> bool {
+fn is_selective(snapshot: &Snapshot, filter: &ListingFilter) -> bool {
     let (mut passing, mut all) = (0, 0);
-    for task in ledger.tasks_after(None).take(MAX_TASKS_PER_CALL.into()) {
+    for task in snapshot.tasks_after(None).take(MAX_TASKS_PER_CALL.into()) {
         all += 1;
         passing += usize::from(filter.matches(task));
     }
     !filter.is_empty() && 2 * passing < all
 }
 
-fn latest_lack(
-    ledger: &Ledger,
-    since: Instant,
+fn latest_gap(
+    snapshot: &Snapshot,
+    not_before: Instant,
     images: &BTreeSet<ImageId>,
     bucket: Option<&BucketName>,
-) -> Lack {
+) -> Gap {
     let unmet: Vec<_> = images
         .iter()
-        .filter(|image| !latest_known(ledger, image, bucket).meets(since))
+        .filter(|image| !latest_freshness(snapshot, image, bucket).satisfies(not_before))
         .copied()
         .collect();
-    let fresh = head_is_fresh(ledger, since);
+    let fresh = head_is_fresh(snapshot, not_before);
     let (by_head, unmet): (Vec<_>, Vec<_>) =
-        unmet.into_iter().partition(|image| !fresh && head_would_tell(ledger, image, bucket));
+        unmet.into_iter().partition(|image| !fresh && head_would_tell(snapshot, image, bucket));
     // A look-up tells as well, unless it is a bucket's latest task that is wanted.
     if bucket.is_some() && !by_head.is_empty() {
-        return Lack::Head(ListingFilter::default());
+        return Gap::Head(ListingFilter::default());
     }
     // A look-up that named a task into another bucket has told what it can: only the listing has
     // the older ones.
     let is_looked_up = |image: &ImageId| {
         bucket.is_some()
-            && ledger.looked_up(image).is_some_and(|lookup| Known::AsOf(lookup.at).meets(since))
+            && snapshot
+                .looked_up(image)
+                .is_some_and(|lookup| Freshness::AsOf(lookup.at).satisfies(not_before))
     };
     let (looked_up, others): (Vec<_>, Vec<_>) = unmet.into_iter().partition(is_looked_up);
     if !looked_up.is_empty() {
@@ -415,41 +441,41 @@ fn latest_lack(
             buckets: bucket.into_iter().cloned().collect(),
             ..TaskFilter::default()
         };
-        return listing_lack(ledger, since, &filter, None, 1);
+        return listing_gap(snapshot, not_before, &filter, None, 1);
     }
     // Where the listing shows that there is no newer task, only that one's state is wanted.
     let shown = |image: &ImageId| {
-        ledger
+        snapshot
             .latest(image, None)
-            .filter(|_| fresh && bucket.is_none() && listing_would_show(ledger, image, None))
+            .filter(|_| fresh && bucket.is_none() && listing_would_show(snapshot, image, None))
     };
     let tasks = others.iter().map(|image| shown(image).map(|task| task.key.clone()));
     match tasks.collect() {
-        Some(tasks) if by_head.is_empty() => Lack::Unfinished(tasks),
-        _ => Lack::Images { by_head, others },
+        Some(tasks) if by_head.is_empty() => Gap::Unfinished(tasks),
+        _ => Gap::Images { by_head, others },
     }
 }
 
 /// Whether a new head page would settle the latest task of an image: it does when the listing would
 /// show a newer one, and the one that is known is on the page or finished.
-fn head_would_tell(ledger: &Ledger, image: &ImageId, bucket: Option<&BucketName>) -> bool {
-    let Some(head) = ledger.listing().head_bottom() else { return true };
-    match ledger.latest(image, bucket.map(BucketName::as_str)) {
+fn head_would_tell(snapshot: &Snapshot, image: &ImageId, bucket: Option<&BucketName>) -> bool {
+    let Some(head) = snapshot.listing().head_bottom() else { return true };
+    match snapshot.latest(image, bucket.map(BucketName::as_str)) {
         Some(task) if !task.state.is_terminal() => {
             // Below the page a look-up tells, unless a newer task hides this one.
-            head.reaches(&task.key) || is_hidden(ledger, &task.key)
+            head.reaches(&task.key) || is_hidden(snapshot, &task.key)
         }
-        _ => listing_would_show(ledger, image, bucket),
+        _ => listing_would_show(snapshot, image, bucket),
     }
 }
 
-fn task_lack(ledger: &Ledger, since: Instant, key: &TaskKey) -> Lack {
-    let head = ledger.listing().head_bottom();
+fn task_gap(snapshot: &Snapshot, not_before: Instant, key: &TaskKey) -> Gap {
+    let head = snapshot.listing().head_bottom();
     let on_head = head.is_none_or(|bottom| bottom.reaches(key));
-    match (on_head && !head_is_fresh(ledger, since), is_hidden(ledger, key)) {
-        (true, true) => Lack::Head(ListingFilter::default()),
-        (true, false) => Lack::Images { by_head: vec![key.image_id], others: Vec::new() },
-        (false, _) => Lack::Unfinished(vec![key.clone()]),
+    match (on_head && !head_is_fresh(snapshot, not_before), is_hidden(snapshot, key)) {
+        (true, true) => Gap::Head(ListingFilter::default()),
+        (true, false) => Gap::Images { by_head: vec![key.image_id], others: Vec::new() },
+        (false, _) => Gap::Unfinished(vec![key.clone()]),
     }
 }
 
@@ -459,7 +485,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        cache::testing::{Clock, answer, head, image_id, next_page, token},
+        cache::tests::support::{Clock, answer, head, image_id, next_page, token},
         domain::{Answer, TaskState, TaskStateKind},
     };
 
@@ -469,7 +495,7 @@ mod tests {
     struct Story {
         clock: Clock,
         tasks: Vec<StoreImageTask>,
-        ledger: Ledger,
+        snapshot: Snapshot,
     }
 
     impl Story {
@@ -482,53 +508,55 @@ mod tests {
             }
             tasks[299] = clock.task(150, 300, TaskState::InProgress, 7);
             let end = (!whole).then_some("b");
-            let ledger = Ledger::default()
+            let snapshot = Snapshot::default()
                 .merge(&head(), &answer(tasks[..200].to_vec(), Some("a")), clock.at(0))
                 .merge(
                     &next_page(&tasks[199], "a"),
                     &answer(tasks[200..].to_vec(), end),
                     clock.at(1),
                 );
-            Self { clock, tasks, ledger }
+            Self { clock, tasks, snapshot }
         }
 
         /// The call for these needs, as of this second.
-        fn call(&self, needs: &[Need], since: u64) -> Option<Call> {
-            self.next(&mut Plan::default(), needs, since)
+        fn fetch(&self, queries: &[Query], not_before: u64) -> Option<Fetch> {
+            self.next(&mut Plan::default(), queries, not_before)
         }
 
-        fn learn(&mut self, plan: &mut Plan, call: &Call, answer: &Answer, needs: &[Need]) {
-            let since = self.clock.at(0).instant;
-            let demands: Vec<_> = needs.iter().map(|need| Demand { need, since }).collect();
-            plan.learn(call, &answer.tasks, &self.ledger, &demands);
-            self.ledger = self.ledger.merge(call, answer, self.clock.at(2));
+        fn learn(&mut self, plan: &mut Plan, fetch: &Fetch, answer: &Answer, queries: &[Query]) {
+            let not_before = self.clock.at(0).instant;
+            let pending_queries: Vec<_> =
+                queries.iter().map(|query| PendingQuery { query, not_before }).collect();
+            plan.learn(fetch, &answer.tasks, &self.snapshot, &pending_queries);
+            self.snapshot = self.snapshot.merge(fetch, answer, self.clock.at(2));
         }
 
-        fn next(&self, plan: &mut Plan, needs: &[Need], since: u64) -> Option<Call> {
-            let since = self.clock.at(since).instant;
-            let demands: Vec<_> = needs.iter().map(|need| Demand { need, since }).collect();
-            plan.next(&self.ledger, &demands)
+        fn next(&self, plan: &mut Plan, queries: &[Query], not_before: u64) -> Option<Fetch> {
+            let not_before = self.clock.at(not_before).instant;
+            let pending_queries: Vec<_> =
+                queries.iter().map(|query| PendingQuery { query, not_before }).collect();
+            plan.next(&self.snapshot, &pending_queries)
         }
     }
 
-    fn listing(count: usize) -> Need {
-        Need::Listing { filter: TaskFilter::default(), after: None, count }
+    fn listing(count: usize) -> Query {
+        Query::Listing { filter: TaskFilter::default(), after: None, count }
     }
 
-    fn latest(images: impl IntoIterator<Item = u64>) -> Need {
-        Need::Latest { images: images.into_iter().map(image_id).collect(), bucket: None }
+    fn latest(images: impl IntoIterator<Item = u64>) -> Query {
+        Query::Latest { images: images.into_iter().map(image_id).collect(), bucket: None }
     }
 
-    fn images(numbers: impl IntoIterator<Item = u64>) -> Option<Call> {
-        Some(Call::Images(numbers.into_iter().map(image_id).collect()))
+    fn images(numbers: impl IntoIterator<Item = u64>) -> Option<Fetch> {
+        Some(Fetch::Images(numbers.into_iter().map(image_id).collect()))
     }
 
     #[test]
     fn the_next_call_for_one_need() {
         let story = Story::new(false);
-        let task = |number: usize| Need::Task(story.tasks[number - 1].key.clone());
+        let task = |number: usize| Query::Task(story.tasks[number - 1].key.clone());
         let next = |name: &str, after: usize| Some(next_page(&story.tasks[after - 1], name));
-        for (what, need, since, expected) in [
+        for (what, query, not_before, expected) in [
             ("known and fresh", listing(100), 0, None),
             ("the top, stale", listing(100), 2, Some(head())),
             ("as deep as known", listing(400), 0, None),
@@ -552,33 +580,34 @@ mod tests {
                 "a running task that a newer one hides",
                 task(300),
                 2,
-                Some(Call::head(ListingFilter::in_progress())),
+                Some(Fetch::head(ListingFilter::in_progress())),
             ),
         ] {
-            assert_eq!(story.call(&[need], since), expected, "{what}");
+            assert_eq!(story.fetch(&[query], not_before), expected, "{what}");
         }
     }
 
     #[test]
     fn an_empty_ledger_begins_with_the_head_page() {
         let clock = Clock::new();
-        let since = clock.at(0).instant;
-        for need in [listing(1), listing(1000), latest([1]), latest(1..=100)] {
-            let call = Plan::default().next(&Ledger::default(), &[Demand { need: &need, since }]);
-            assert_eq!(call, Some(head()), "{need:?}");
+        let not_before = clock.at(0).instant;
+        for query in [listing(1), listing(1000), latest([1]), latest(1..=100)] {
+            let fetch = Plan::default()
+                .next(&Snapshot::default(), &[PendingQuery { query: &query, not_before }]);
+            assert_eq!(fetch, Some(head()), "{query:?}");
         }
-        assert_eq!(Plan::default().next(&Ledger::default(), &[]), None);
+        assert_eq!(Plan::default().next(&Snapshot::default(), &[]), None);
     }
 
     #[test]
     fn a_head_page_serves_all_kinds_of_needs() {
         let mut story = Story::new(true);
-        let needs = [listing(100), latest([10]), latest([390]), latest([999]), listing(150)];
-        assert_eq!(story.call(&needs, 2), Some(head()));
+        let queries = [listing(100), latest([10]), latest([390]), latest([999]), listing(150)];
+        assert_eq!(story.fetch(&queries, 2), Some(head()));
         let page = answer(story.tasks[..200].to_vec(), Some("c"));
-        story.ledger = story.ledger.merge(&head(), &page, story.clock.at(2));
+        story.snapshot = story.snapshot.merge(&head(), &page, story.clock.at(2));
         assert_eq!(
-            story.call(&needs, 2),
+            story.fetch(&queries, 2),
             None,
             "also that image 999 has no task: the end is known"
         );
@@ -588,37 +617,37 @@ mod tests {
     fn a_refresh_of_the_whole_list_asks_only_for_what_is_unfinished_below_the_head_page() {
         let mut story = Story::new(true);
         let mut calls = Vec::new();
-        while let Some(call) = story.call(&[listing(400)], 2) {
-            let tasks = match &call {
-                Call::Page { filter, .. } if *filter == ListingFilter::in_progress() => {
+        while let Some(fetch) = story.fetch(&[listing(400)], 2) {
+            let tasks = match &fetch {
+                Fetch::Page { filter, .. } if *filter == ListingFilter::in_progress() => {
                     let running = story.tasks.iter().filter(|task| !task.state.is_terminal());
                     answer(running.cloned().collect(), None)
                 }
-                Call::Page { token: None, .. } => answer(story.tasks[..200].to_vec(), Some("c")),
-                _ => panic!("not needed: {call:?}"),
+                Fetch::Page { token: None, .. } => answer(story.tasks[..200].to_vec(), Some("c")),
+                _ => panic!("not needed: {fetch:?}"),
             };
-            story.ledger =
-                story.ledger.merge(&call, &tasks, story.clock.at(2 + calls.len() as u64));
-            calls.push(call);
+            story.snapshot =
+                story.snapshot.merge(&fetch, &tasks, story.clock.at(2 + calls.len() as u64));
+            calls.push(fetch);
             assert!(calls.len() < 10, "{calls:?}");
         }
-        assert_eq!(calls, [head(), Call::head(ListingFilter::in_progress())]);
+        assert_eq!(calls, [head(), Fetch::head(ListingFilter::in_progress())]);
     }
 
     #[test]
     fn what_has_left_the_sweep_is_looked_up_and_what_a_newer_task_hides_is_walked_to() {
         let mut story = Story::new(true);
-        let sweep = Call::head(ListingFilter::in_progress());
+        let sweep = Fetch::head(ListingFilter::in_progress());
         let left = answer(vec![story.tasks[149].clone()], None);
-        story.ledger = story
-            .ledger
+        story.snapshot = story
+            .snapshot
             .merge(&head(), &answer(story.tasks[..200].to_vec(), Some("c")), story.clock.at(2))
             .merge(&sweep, &left, story.clock.at(3));
-        assert_eq!(story.call(&[listing(400)], 2), images([350]));
+        assert_eq!(story.fetch(&[listing(400)], 2), images([350]));
         let over = answer(vec![story.clock.task(350, 350, TaskState::Completed, 100)], None);
-        story.ledger =
-            story.ledger.merge(&Call::Images(vec![image_id(350)]), &over, story.clock.at(4));
-        assert_eq!(story.call(&[listing(400)], 2), Some(next_page(&story.tasks[199], "c")));
+        story.snapshot =
+            story.snapshot.merge(&Fetch::Images(vec![image_id(350)]), &over, story.clock.at(4));
+        assert_eq!(story.fetch(&[listing(400)], 2), Some(next_page(&story.tasks[199], "c")));
     }
 
     #[test]
@@ -627,19 +656,19 @@ mod tests {
         let running: Vec<_> =
             (201..=261).map(|n| story.clock.task(n + 3000, n, TaskState::InProgress, 5)).collect();
         let page = answer(running.clone(), None);
-        story.ledger =
-            story.ledger.merge(&next_page(&story.tasks[199], "a"), &page, story.clock.at(1));
-        let task = |task: &StoreImageTask| Need::Task(task.key.clone());
+        story.snapshot =
+            story.snapshot.merge(&next_page(&story.tasks[199], "a"), &page, story.clock.at(1));
+        let task = |task: &StoreImageTask| Query::Task(task.key.clone());
         let few: Vec<_> = running.iter().take(20).map(task).collect();
-        assert_eq!(story.call(&few, 2), images(3201..=3220));
+        assert_eq!(story.fetch(&few, 2), images(3201..=3220));
         let many: Vec<_> = running.iter().map(task).collect();
-        assert_eq!(story.call(&many, 2), Some(Call::head(ListingFilter::in_progress())));
+        assert_eq!(story.fetch(&many, 2), Some(Fetch::head(ListingFilter::in_progress())));
     }
 
     #[test]
     fn a_selective_question_is_put_to_ec2_with_its_filter() {
         let story = Story::new(false);
-        let of = |states: &[TaskStateKind], buckets: &[&str], count| Need::Listing {
+        let of = |states: &[TaskStateKind], buckets: &[&str], count| Query::Listing {
             filter: TaskFilter {
                 states: states.iter().copied().collect(),
                 buckets: buckets
@@ -652,65 +681,72 @@ mod tests {
             count,
         };
         let failed = of(&[TaskStateKind::Failed], &[], 10);
-        let Need::Listing { filter, .. } = &failed else { unreachable!("it is") };
-        let call = Call::head(filter.listing());
-        assert_eq!(story.call(std::slice::from_ref(&failed), 0), Some(call.clone()));
+        let Query::Listing { filter, .. } = &failed else { unreachable!("it is") };
+        let fetch = Fetch::head(filter.listing());
+        assert_eq!(story.fetch(std::slice::from_ref(&failed), 0), Some(fetch.clone()));
         let unselective = of(&[TaskStateKind::Completed], &["bucket"], 500);
-        assert_eq!(story.call(&[unselective], 0), Some(next_page(&story.tasks[399], "b")));
+        assert_eq!(story.fetch(&[unselective], 0), Some(next_page(&story.tasks[399], "b")));
         let known = of(&[TaskStateKind::Completed], &["bucket"], 100);
-        assert_eq!(story.call(&[known], 0), None);
+        assert_eq!(story.fetch(&[known], 0), None);
         // Its answer is merged like any other.
         let old = story.clock.task(5000, 5000, TaskState::Failed, 5);
-        let ledger = story.ledger.merge(&call, &answer(vec![old.clone()], None), story.clock.at(2));
-        assert!(ledger.task(&old.key).is_some());
-        let since = story.clock.at(2).instant;
-        let demand = Demand { need: &failed, since };
-        assert_eq!(Plan::default().next(&ledger, &[demand]), None, "the head page is not needed");
-        assert_eq!(ledger.page(&filter.clone(), None, 10).tasks, [Arc::new(old)]);
+        let snapshot =
+            story.snapshot.merge(&fetch, &answer(vec![old.clone()], None), story.clock.at(2));
+        assert!(snapshot.task(&old.key).is_some());
+        let not_before = story.clock.at(2).instant;
+        let pending_query = PendingQuery { query: &failed, not_before };
+        assert_eq!(
+            Plan::default().next(&snapshot, &[pending_query]),
+            None,
+            "the head page is not needed"
+        );
+        assert_eq!(snapshot.page(&filter.clone(), None, 10).tasks, [Arc::new(old)]);
     }
 
     #[test]
     fn an_image_that_was_looked_up_stays_known_while_the_head_pages_join() {
         let mut story = Story::new(false);
-        let lookup = Call::Images(vec![image_id(5000), image_id(5001)]);
+        let lookup = Fetch::Images(vec![image_id(5000), image_id(5001)]);
         let found = answer(story.clock.done([5000]), None);
-        story.ledger = story.ledger.merge(&lookup, &found, story.clock.at(2));
-        assert_eq!(story.call(&[latest([5000, 5001])], 9), Some(head()));
+        story.snapshot = story.snapshot.merge(&lookup, &found, story.clock.at(2));
+        assert_eq!(story.fetch(&[latest([5000, 5001])], 9), Some(head()));
         let next = answer(story.clock.done(0..=199), Some("c"));
-        let joined = story.ledger.merge(&head(), &next, story.clock.at(9));
-        let since = story.clock.at(9).instant;
-        let need = latest([5000, 5001]);
-        let call = |ledger: &Ledger| Plan::default().next(ledger, &[Demand { need: &need, since }]);
-        assert_eq!(call(&joined), None, "also that image 5001 still has none");
+        let joined = story.snapshot.merge(&head(), &next, story.clock.at(9));
+        let not_before = story.clock.at(9).instant;
+        let query = latest([5000, 5001]);
+        let fetch = |snapshot: &Snapshot| {
+            Plan::default().next(snapshot, &[PendingQuery { query: &query, not_before }])
+        };
+        assert_eq!(fetch(&joined), None, "also that image 5001 still has none");
         let mut young = story.clock.done(1..=200);
         for task in &mut young {
             task.key.start_time.0 += std::time::Duration::from_hours(10);
         }
-        let gap = story.ledger.merge(&head(), &answer(young, Some("d")), story.clock.at(9));
-        assert_eq!(call(&gap), images([5000, 5001]), "a newer task may be in the gap");
+        let gap = story.snapshot.merge(&head(), &answer(young, Some("d")), story.clock.at(9));
+        assert_eq!(fetch(&gap), images([5000, 5001]), "a newer task may be in the gap");
     }
 
     #[test]
     fn many_images_are_found_by_walking_while_pages_bring_more_than_look_ups() {
         let mut story = Story::new(false);
         let mut plan = Plan::default();
-        let needs = [latest((401..=460).chain(10_000..=10_099))];
+        let queries = [latest((401..=460).chain(10_000..=10_099))];
         let first = next_page(&story.tasks[399], "b");
-        assert_eq!(story.next(&mut plan, &needs, 0), Some(first.clone()), "worth a try");
+        assert_eq!(story.next(&mut plan, &queries, 0), Some(first.clone()), "worth a try");
         let page = answer(story.clock.done(401..=460), Some("c"));
-        story.learn(&mut plan, &first, &page, &needs);
+        story.learn(&mut plan, &first, &page, &queries);
         let next = story.clock.task(460, 460, TaskState::Completed, 100);
         let second = next_page(&next, "c");
-        assert_eq!(story.next(&mut plan, &needs, 0), Some(second.clone()), "it brought 60");
-        story.learn(&mut plan, &second, &answer(story.clock.done(461..=660), Some("d")), &needs);
-        assert_eq!(story.next(&mut plan, &needs, 0), images(10_000..=10_019), "it brought none");
+        assert_eq!(story.next(&mut plan, &queries, 0), Some(second.clone()), "it brought 60");
+        story.learn(&mut plan, &second, &answer(story.clock.done(461..=660), Some("d")), &queries);
+        assert_eq!(story.next(&mut plan, &queries, 0), images(10_000..=10_019), "it brought none");
     }
 
     #[test]
     fn look_ups_are_batched_by_twenty_without_duplicates() {
         let story = Story::new(false);
-        let needs = [latest(1000..=1009), latest(1005..=1014)];
-        assert_eq!(story.call(&needs, 0), images(1000..=1014));
+        let queries = [latest(1000..=1009), latest(1005..=1014)];
+        assert_eq!(story.fetch(&queries, 0), images(1000..=1014));
     }
 
     #[test]
@@ -718,73 +754,73 @@ mod tests {
         let story = Story::new(false);
         let mut plan = Plan::default();
         let (walk, top) = (listing(1000), listing(1));
-        let demands = [
-            Demand { need: &walk, since: story.clock.at(0).instant },
-            Demand { need: &top, since: story.clock.at(9).instant },
+        let pending_queries = [
+            PendingQuery { query: &walk, not_before: story.clock.at(0).instant },
+            PendingQuery { query: &top, not_before: story.clock.at(9).instant },
         ];
-        for _ in 0..PASSED_OVER {
-            assert_eq!(plan.next(&story.ledger, &demands), Some(head()));
+        for _ in 0..MAX_SKIPS {
+            assert_eq!(plan.next(&story.snapshot, &pending_queries), Some(head()));
         }
         let walk = next_page(&story.tasks[399], "b");
-        assert_eq!(plan.next(&story.ledger, &demands), Some(walk));
-        assert_eq!(plan.next(&story.ledger, &demands), Some(head()));
+        assert_eq!(plan.next(&story.snapshot, &pending_queries), Some(walk));
+        assert_eq!(plan.next(&story.snapshot, &pending_queries), Some(head()));
     }
 
     #[test]
     fn one_page_of_a_walk_goes_before_a_look_up_that_it_may_save() {
         let story = Story::new(false);
         let mut plan = Plan::default();
-        let needs = [latest([999]), listing(1000)];
+        let queries = [latest([999]), listing(1000)];
         let walk = Some(next_page(&story.tasks[399], "b"));
-        assert_eq!(story.next(&mut plan, &needs, 0), walk);
-        assert_eq!(story.next(&mut plan, &needs, 0), images([999]));
-        assert_eq!(story.next(&mut plan, &needs, 0), walk);
+        assert_eq!(story.next(&mut plan, &queries, 0), walk);
+        assert_eq!(story.next(&mut plan, &queries, 0), images([999]));
+        assert_eq!(story.next(&mut plan, &queries, 0), walk);
     }
 
     #[test]
     fn where_a_look_up_is_needed_anyway_it_does_for_few_images_what_the_head_page_would() {
         let story = Story::new(false);
-        assert_eq!(story.call(&[latest([10, 999])], 2), images([999, 10]));
-        assert_eq!(story.call(&[latest((1..=20).chain([999]))], 2), Some(head()));
+        assert_eq!(story.fetch(&[latest([10, 999])], 2), images([999, 10]));
+        assert_eq!(story.fetch(&[latest((1..=20).chain([999]))], 2), Some(head()));
     }
 
     #[test]
     fn a_walk_whose_token_was_refused_begins_anew_over_known_ground() {
         let mut story = Story::new(false);
         let all = ListingFilter::default();
-        story.ledger = story.ledger.forget_token(&all, &token("b"));
-        assert_eq!(story.call(&[listing(1000)], 0), Some(next_page(&story.tasks[199], "a")));
-        story.ledger = story.ledger.forget_token(&all, &token("a"));
-        assert_eq!(story.call(&[listing(1000)], 0), Some(head()));
+        story.snapshot = story.snapshot.forget_token(&all, &token("b"));
+        assert_eq!(story.fetch(&[listing(1000)], 0), Some(next_page(&story.tasks[199], "a")));
+        story.snapshot = story.snapshot.forget_token(&all, &token("a"));
+        assert_eq!(story.fetch(&[listing(1000)], 0), Some(head()));
     }
 
     #[test]
     fn a_bucket_that_a_look_up_did_not_name_is_found_in_its_listing() {
         let mut story = Story::new(false);
         let bucket = BucketName::parse("other-bucket").expect("valid");
-        let need = Need::Latest { images: [image_id(999)].into(), bucket: Some(bucket.clone()) };
-        assert_eq!(story.call(std::slice::from_ref(&need), 0), images([999]));
+        let query = Query::Latest { images: [image_id(999)].into(), bucket: Some(bucket.clone()) };
+        assert_eq!(story.fetch(std::slice::from_ref(&query), 0), images([999]));
         let found = answer(vec![story.clock.task(999, 5000, TaskState::Completed, 100)], None);
-        let call = Call::Images(vec![image_id(999)]);
-        story.ledger = story.ledger.merge(&call, &found, story.clock.at(2));
+        let fetch = Fetch::Images(vec![image_id(999)]);
+        story.snapshot = story.snapshot.merge(&fetch, &found, story.clock.at(2));
         let of_bucket = ListingFilter { buckets: [bucket].into(), ..ListingFilter::default() };
-        assert_eq!(story.call(&[need], 0), Some(Call::head(of_bucket)));
+        assert_eq!(story.fetch(&[query], 0), Some(Fetch::head(of_bucket)));
     }
 
     #[test]
     fn a_bad_image_among_twenty_is_found_in_at_most_ten_calls() {
         let all: Vec<_> = (0..20).map(image_id).collect();
         for bad in &all {
-            let mut suspects = Suspects::default();
+            let mut bisection = BadIdBisection::default();
             let mut open = all.clone();
             let mut calls = 0;
-            while let Some(asked) = batch(open.clone(), &suspects) {
+            while let Some(asked) = batch(open.clone(), &bisection) {
                 calls += 1;
                 match asked.as_slice() {
-                    images if !images.contains(bad) => suspects.answered(images),
-                    [_] => suspects.refused(&asked),
+                    images if !images.contains(bad) => bisection.answered(images),
+                    [_] => bisection.refused(&asked),
                     images => {
-                        suspects.failed(images);
+                        bisection.failed(images);
                         continue;
                     }
                 }

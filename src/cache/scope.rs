@@ -16,15 +16,17 @@ use tokio::{
 use tower::ServiceExt as _;
 
 use super::{
-    Settings, keeper,
-    ledger::Ledger,
-    need::{Known, Need},
-    open::Open,
-    outcome::{Basis, CacheError, Forward, Found, Outcome, StaleReason},
-    plan::Demand,
+    Settings,
+    outcome::{CacheError, CacheRead, ForwardReason, Outcome, StaleReason, Validator},
+    plan::PendingQuery,
+    query::{Freshness, Query},
+    refresher,
+    snapshot::Snapshot,
+    wait_queue::WaitQueue,
 };
 use crate::domain::{
-    CallTime, DescribeRequest, ImageId, ListingFilter, Question, Scope, Upstream, UpstreamError,
+    CallTime, DescribeRequest, DescribeTarget, ImageId, ListingFilter, Scope, Upstream,
+    UpstreamError,
 };
 
 /// Most dry runs of a scope at once, the one whose turn it is included. Each costs a call, so that more
@@ -37,7 +39,7 @@ pub struct ScopeCache {
     pub(super) settings: Arc<Settings>,
     pub(super) upstream: Upstream,
     /// The ledger as of now. Who reads it takes a snapshot; who watches is woken by each merge.
-    pub(super) ledger: watch::Sender<Arc<Ledger>>,
+    pub(super) snapshot: watch::Sender<Arc<Snapshot>>,
     state: Mutex<State>,
     /// One dry run at a time, so that a storm of them leaves the keeper its share of the budget.
     dry_runs: Semaphore,
@@ -51,19 +53,19 @@ pub struct ScopeCache {
 #[derive(Default)]
 pub(super) struct State {
     /// Who waits for what.
-    pub(super) open: Open<Verdict>,
+    pub(super) queue: WaitQueue<WaitOutcome>,
     /// Refusals of a moment ago.
     pub(super) refusals: Refusals,
     /// A keeper is alive.
-    pub(super) kept: bool,
+    pub(super) running: bool,
     /// Why whoever takes an old answer should not wait at present.
-    pub(super) give_stale: Option<StaleReason>,
+    pub(super) serve_stale: Option<StaleReason>,
 }
 
 /// What a waiting caller is told.
-pub(super) enum Verdict {
+pub(super) enum WaitOutcome {
     /// The ledger knows now.
-    Met(Arc<Ledger>),
+    Met(Arc<Snapshot>),
     /// EC2 said no, or could not be asked.
     Failed(UpstreamError),
     /// There is no room for what it needs.
@@ -96,14 +98,14 @@ pub(super) struct Refusal {
 
 impl Refusals {
     /// The refusal of a demand, by the same rule of freshness as an answer.
-    fn of(&self, demand: Demand<'_>, now: Instant) -> Option<&Refusal> {
-        let counts = |known: &&Refusal| known.counts(demand, now);
-        let own = match demand.need {
-            Need::Latest { images, .. } => {
+    fn of(&self, pending_query: PendingQuery<'_>, now: Instant) -> Option<&Refusal> {
+        let counts = |known: &&Refusal| known.counts(pending_query, now);
+        let own = match pending_query.query {
+            Query::Latest { images, .. } => {
                 images.iter().find_map(|image| self.images.get(image).filter(counts))
             }
-            Need::Listing { filter, .. } => self.listings.get(&filter.listing()).filter(counts),
-            Need::Task(_) => None,
+            Query::Listing { filter, .. } => self.listings.get(&filter.listing()).filter(counts),
+            Query::Task(_) => None,
         };
         own.or(self.scope.as_ref().filter(counts))
     }
@@ -117,8 +119,8 @@ impl Refusals {
 }
 
 impl Refusal {
-    fn counts(&self, demand: Demand<'_>, now: Instant) -> bool {
-        self.until > now && Known::AsOf(self.at).meets(demand.since)
+    fn counts(&self, pending_query: PendingQuery<'_>, now: Instant) -> bool {
+        self.until > now && Freshness::AsOf(self.at).satisfies(pending_query.not_before)
     }
 }
 
@@ -128,7 +130,7 @@ impl ScopeCache {
             scope,
             settings,
             upstream,
-            ledger: watch::Sender::default(),
+            snapshot: watch::Sender::default(),
             state: Mutex::default(),
             dry_runs: Semaphore::new(1),
             dry_run_places: Semaphore::new(DRY_RUNS),
@@ -155,8 +157,8 @@ impl ScopeCache {
 
     /// The ledger as of now, and of every merge from now on.
     #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<Arc<Ledger>> {
-        self.ledger.subscribe()
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.subscribe()
     }
 
     /// What is needed, not older than `max_staleness`; without one, not older than the TTL, or a
@@ -167,64 +169,73 @@ impl ScopeCache {
     /// Where EC2 refuses or cannot be asked, and where too many wait already.
     pub async fn get(
         self: &Arc<Self>,
-        need: Need,
+        query: Query,
         max_staleness: Option<Duration>,
-    ) -> Result<Found, CacheError> {
+    ) -> Result<CacheRead, CacheError> {
         let now = Instant::now();
         let tolerated = max_staleness.unwrap_or(self.settings.ttl);
-        let since = self.since(now, max_staleness);
-        let ledger = self.ledger.borrow().clone();
-        let known = need.known(&ledger);
-        if known.meets(since) {
-            return Ok(Found { ledger, known, outcome: Outcome::Hit, at: now });
+        let not_before = self.not_before(now, max_staleness);
+        let snapshot = self.snapshot.borrow().clone();
+        let known = query.freshness(&snapshot);
+        if known.satisfies(not_before) {
+            return Ok(CacheRead { snapshot, known, outcome: Outcome::Hit, at: now });
         }
         let tolerates = |extra: Duration| {
             let limit = now.checked_sub(tolerated.saturating_add(extra));
             max_staleness.is_none()
                 && extra > Duration::ZERO
-                && limit.is_none_or(|limit| known.meets(limit))
-                && known != Known::Not
+                && limit.is_none_or(|limit| known.satisfies(limit))
+                && known != Freshness::Missing
         };
         if tolerates(self.settings.stale_while_revalidate) {
-            self.refresh_behind(&need, since);
+            self.refresh_in_background(&query, not_before);
             let outcome = Outcome::StaleWhileRevalidate;
-            return Ok(Found { ledger, known, outcome, at: now });
+            return Ok(CacheRead { snapshot, known, outcome, at: now });
         }
         let takes_stale = tolerates(self.settings.stale_if_error);
         let why = match (known, max_staleness) {
-            (Known::Not, _) => Forward::Miss,
-            (_, Some(limit)) if limit < self.settings.ttl => Forward::Request,
-            _ => Forward::Stale,
+            (Freshness::Missing, _) => ForwardReason::Miss,
+            (_, Some(limit)) if limit < self.settings.ttl => ForwardReason::Request,
+            _ => ForwardReason::Stale,
         };
-        let (verdict, collapsed) = self.wait(&need, since, takes_stale)?;
-        let reason = match verdict.await.map_err(|_| CacheError::KeeperLost)? {
-            Verdict::Met(ledger) => {
-                let known = need.known(&ledger);
+        let (outcome, collapsed) = self.wait(&query, not_before, takes_stale)?;
+        let reason = match outcome.await.map_err(|_| CacheError::RefresherLost)? {
+            WaitOutcome::Met(snapshot) => {
+                let known = query.freshness(&snapshot);
                 let outcome = Outcome::Fetched { why, collapsed };
-                return Ok(Found { ledger, known, outcome, at: Instant::now() });
+                return Ok(CacheRead { snapshot, known, outcome, at: Instant::now() });
             }
-            Verdict::Stale(reason) => reason,
-            Verdict::Failed(error) if takes_stale && error.kind.is_transient() => {
+            WaitOutcome::Stale(reason) => reason,
+            WaitOutcome::Failed(error) if takes_stale && error.kind.is_transient() => {
                 StaleReason::Failed(error)
             }
-            Verdict::Failed(error) => return Err(CacheError::Upstream(error)),
-            Verdict::Refused(error) => return Err(error),
+            WaitOutcome::Failed(error) => return Err(CacheError::Upstream(error)),
+            WaitOutcome::Refused(error) => return Err(error),
         };
-        Ok(Found { ledger, known, outcome: Outcome::StaleIfError(reason), at: Instant::now() })
+        Ok(CacheRead {
+            snapshot,
+            known,
+            outcome: Outcome::StaleIfError(reason),
+            at: Instant::now(),
+        })
     }
 
     /// The hit of an answer that was read before, if it is as good as what [`Self::get`] would find:
     /// how old it is.
     #[must_use]
-    pub fn recall(&self, basis: &Basis, max_staleness: Option<Duration>) -> Option<Duration> {
+    pub fn revalidate(
+        &self,
+        validator: &Validator,
+        max_staleness: Option<Duration>,
+    ) -> Option<Duration> {
         self.mark_used();
         let now = Instant::now();
-        let holds = basis.known.meets(self.since(now, max_staleness));
-        (holds && basis.is_of(&self.ledger.borrow())).then(|| basis.known.age(now))
+        let holds = validator.known.satisfies(self.not_before(now, max_staleness));
+        (holds && validator.is_of(&self.snapshot.borrow())).then(|| validator.known.age(now))
     }
 
     /// The oldest call that would do for a request of now.
-    fn since(&self, now: Instant, max_staleness: Option<Duration>) -> Instant {
+    fn not_before(&self, now: Instant, max_staleness: Option<Duration>) -> Instant {
         now.checked_sub(max_staleness.unwrap_or(self.settings.ttl)).unwrap_or(now)
     }
 
@@ -232,15 +243,19 @@ impl ScopeCache {
     ///
     /// # Errors
     /// As [`Self::get`].
-    pub async fn refresh(self: &Arc<Self>, need: Need, since: Instant) -> Result<(), CacheError> {
-        if need.known(&self.ledger.borrow()).meets(since) {
+    pub async fn refresh(
+        self: &Arc<Self>,
+        query: Query,
+        not_before: Instant,
+    ) -> Result<(), CacheError> {
+        if query.freshness(&self.snapshot.borrow()).satisfies(not_before) {
             return Ok(());
         }
-        let (verdict, _) = self.wait(&need, since, false)?;
-        match verdict.await.map_err(|_| CacheError::KeeperLost)? {
-            Verdict::Met(_) | Verdict::Stale(_) => Ok(()),
-            Verdict::Failed(error) => Err(CacheError::Upstream(error)),
-            Verdict::Refused(error) => Err(error),
+        let (outcome, _) = self.wait(&query, not_before, false)?;
+        match outcome.await.map_err(|_| CacheError::RefresherLost)? {
+            WaitOutcome::Met(_) | WaitOutcome::Stale(_) => Ok(()),
+            WaitOutcome::Failed(error) => Err(CacheError::Upstream(error)),
+            WaitOutcome::Refused(error) => Err(error),
         }
     }
 
@@ -250,11 +265,11 @@ impl ScopeCache {
     /// Where it is not, or EC2 cannot be asked.
     pub async fn dry_run(&self) -> Result<(), CacheError> {
         let request = DescribeRequest {
-            question: Question::Listing { filter: ListingFilter::default(), next: None },
+            target: DescribeTarget::Listing { filter: ListingFilter::default(), next: None },
             dry_run: true,
         };
         let _place = self.dry_run_places.try_acquire().map_err(|_| CacheError::TooManyWaiting)?;
-        let _turn = self.dry_runs.acquire().await.map_err(|_| CacheError::KeeperLost)?;
+        let _turn = self.dry_runs.acquire().await.map_err(|_| CacheError::RefresherLost)?;
         let answer = self.upstream.clone().oneshot(request).await;
         answer.map(|_| ()).map_err(CacheError::Upstream)
     }
@@ -266,51 +281,51 @@ impl ScopeCache {
 
     fn wait(
         self: &Arc<Self>,
-        need: &Need,
-        since: Instant,
+        query: &Query,
+        not_before: Instant,
         takes_stale: bool,
-    ) -> Result<(oneshot::Receiver<Verdict>, bool), CacheError> {
+    ) -> Result<(oneshot::Receiver<WaitOutcome>, bool), CacheError> {
         let (mut state, now) = (self.state(), Instant::now());
-        if let Some(refusal) = state.refusals.of(Demand { need, since }, now) {
+        if let Some(refusal) = state.refusals.of(PendingQuery { query, not_before }, now) {
             let (error, left) = (refusal.error.clone(), refusal.until - now);
             return Err(CacheError::Remembered { error, left });
         }
-        if !state.has_room(need, &self.settings) {
-            state.open.forget_gone();
-            if !state.has_room(need, &self.settings) {
+        if !state.has_room(query, &self.settings) {
+            state.queue.forget_gone();
+            if !state.has_room(query, &self.settings) {
                 return Err(CacheError::TooManyWaiting);
             }
         }
-        let (tell, told) = oneshot::channel();
-        if let Some(reason) = state.give_stale.clone().filter(|_| takes_stale) {
-            state.open.refresh_behind(need.clone(), since);
+        let (mark_observed, observed_at) = oneshot::channel();
+        if let Some(reason) = state.serve_stale.clone().filter(|_| takes_stale) {
+            state.queue.refresh_in_background(query.clone(), not_before);
             // The receiver is in our hands, so this cannot fail.
-            let _ = tell.send(Verdict::Stale(reason));
-            return Ok((told, true));
+            let _ = mark_observed.send(WaitOutcome::Stale(reason));
+            return Ok((observed_at, true));
         }
-        state.open.wait(need.clone(), since, takes_stale, tell);
-        let collapsed = state.kept;
-        keeper::ensure(self, &mut state);
-        Ok((told, collapsed))
+        state.queue.wait(query.clone(), not_before, takes_stale, mark_observed);
+        let collapsed = state.running;
+        refresher::spawn_if_idle(self, &mut state);
+        Ok((observed_at, collapsed))
     }
 
     /// Over a bound it is left out: who asked has an answer, and the next to ask brings it again.
-    fn refresh_behind(self: &Arc<Self>, need: &Need, since: Instant) {
+    fn refresh_in_background(self: &Arc<Self>, query: &Query, not_before: Instant) {
         let mut state = self.state();
-        if state.refusals.of(Demand { need, since }, Instant::now()).is_none()
-            && state.has_room(need, &self.settings)
+        if state.refusals.of(PendingQuery { query, not_before }, Instant::now()).is_none()
+            && state.has_room(query, &self.settings)
         {
-            state.open.refresh_behind(need.clone(), since);
-            keeper::ensure(self, &mut state);
+            state.queue.refresh_in_background(query.clone(), not_before);
+            refresher::spawn_if_idle(self, &mut state);
         }
     }
 }
 
 impl State {
     /// Whether one more caller may wait for this.
-    fn has_room(&self, need: &Need, settings: &Settings) -> bool {
-        self.open.waiting() < settings.max_waiting
-            && (self.open.needs() < settings.max_needs || self.open.contains(need))
+    fn has_room(&self, query: &Query, settings: &Settings) -> bool {
+        self.queue.waiting() < settings.max_waiting
+            && (self.queue.queries() < settings.max_queries || self.queue.contains(query))
     }
 }
 
@@ -324,7 +339,7 @@ mod tests {
     use crate::{
         cache::{
             Cache,
-            testing::{Clock, answer},
+            tests::support::{Clock, answer},
         },
         domain::{AccountName, DescribeResponse, Region, TaskFilter},
     };
@@ -333,8 +348,8 @@ mod tests {
         Scope { account: AccountName::default(), region: Region::parse(region).expect("valid") }
     }
 
-    fn all() -> Need {
-        Need::Listing { filter: TaskFilter::default(), after: None, count: 100 }
+    fn all() -> Query {
+        Query::Listing { filter: TaskFilter::default(), after: None, count: 100 }
     }
 
     /// An EC2 with three tasks, whose calls are numbered; some of them panic.
@@ -362,11 +377,11 @@ mod tests {
         cache.get(all(), None).await.expect("answered");
         tokio::time::advance(Duration::from_secs(1)).await;
         let lost = cache.get(all(), Some(Duration::ZERO)).await;
-        assert_eq!(lost.expect_err("its keeper panicked"), CacheError::KeeperLost);
+        assert_eq!(lost.expect_err("its refresher panicked"), CacheError::RefresherLost);
         let known = cache.get(all(), None).await.expect("answered");
-        assert_eq!((known.outcome, known.ledger.tasks_after(None).count()), (Outcome::Hit, 3));
+        assert_eq!((known.outcome, known.snapshot.tasks_after(None).count()), (Outcome::Hit, 3));
         tokio::time::advance(Duration::from_secs(1)).await;
-        let fresh = cache.get(all(), Some(Duration::ZERO)).await.expect("by a new keeper");
+        let fresh = cache.get(all(), Some(Duration::ZERO)).await.expect("by a new refresher");
         assert!(matches!(fresh.outcome, Outcome::Fetched { .. }));
     }
 
@@ -396,7 +411,7 @@ mod tests {
         assert!(weak_quiet.upgrade().is_none(), "given back without anybody asking for it");
         assert!(weak_busy.upgrade().is_some());
         let again = cache.scope(&quiet).expect("room").get(all(), None).await.expect("answered");
-        assert!(matches!(again.outcome, Outcome::Fetched { why: Forward::Miss, .. }));
+        assert!(matches!(again.outcome, Outcome::Fetched { why: ForwardReason::Miss, .. }));
     }
 
     #[tokio::test(start_paused = true)]

@@ -188,7 +188,7 @@ impl Comparable<ByImage> for ImageProbe<'_> {
 mod tests {
     use super::*;
     use crate::{
-        cache::testing::{Clock, image_id},
+        cache::tests::support::{Clock, image_id},
         domain::TaskState,
     };
 

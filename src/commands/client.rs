@@ -51,7 +51,7 @@ impl ServerArgs {
             format!("http://{}", self.server)
         };
         let wrong = |error: tonic::transport::Error| {
-            Failure::said(format!(
+            Failure::message(format!(
                 "--server {:?} is not HOST:PORT, such as 127.0.0.1:50051, or a URL: {error}",
                 self.server
             ))

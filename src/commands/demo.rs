@@ -15,7 +15,7 @@ use tokio::{task::JoinSet, time::interval};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Failure, Stop, listen, progress::Progress, say, simulate};
+use super::{Failure, ShutdownSignal, listen, print_line, progress::Progress, simulate};
 use crate::{
     config::positive_number,
     domain::{Region, wall_clock},
@@ -80,7 +80,7 @@ impl Demo {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
         let gateway = listen(&self.listen, "--listen").await?;
         let ec2 = listen(&self.simulator_listen, "--simulator-listen").await?;
-        let signal = Stop::listen()?;
+        let signal = ShutdownSignal::listen()?;
         let (address, ec2_address) = (gateway.local_addr()?, ec2.local_addr()?);
         let settings = simulator::Settings {
             seed: self.seed,
@@ -100,9 +100,11 @@ impl Demo {
             default_region: regions.first().cloned(),
             ..server::Settings::default()
         };
-        let connect =
-            Ec2::at_endpoint(&format!("http://{ec2_address}"), settings.ec2.clone()).connect();
-        let serving = server::serve(gateway, settings, connect, stop.clone().cancelled_owned());
+        let make_upstream =
+            Ec2::at_endpoint(&format!("http://{ec2_address}"), settings.ec2.clone())
+                .make_upstream();
+        let serving =
+            server::serve(gateway, settings, make_upstream, stop.clone().cancelled_owned());
         let serving = tokio::spawn(serving);
 
         let count = Arc::new(Count::default());
@@ -112,8 +114,8 @@ impl Demo {
             () = signal.requested() => {}
         }
         stop.cancel();
-        serving.await.map_err(Failure::said)??;
-        say(summary(&simulator, &count));
+        serving.await.map_err(Failure::message)??;
+        print_line(summary(&simulator, &count));
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -138,35 +140,37 @@ fn introduce(
     regions: &[Region],
     running: &[(Region, String)],
 ) {
-    say(format_args!(
+    print_line(format_args!(
         "The gateway serves at {address}, EC2 is simulated at {ec2}. In another terminal:"
     ));
-    say("");
-    say(format_args!("  grpcurl -plaintext {address} list"));
-    say(format_args!("  grpcurl -plaintext {address} describe amistore.v1.StoreImageTaskService"));
+    print_line("");
+    print_line(format_args!("  grpcurl -plaintext {address} list"));
+    print_line(format_args!(
+        "  grpcurl -plaintext {address} describe amistore.v1.StoreImageTaskService"
+    ));
     let service = "amistore.v1.StoreImageTaskService";
-    say(format_args!(
+    print_line(format_args!(
         "  grpcurl -plaintext -d '{{\"page_size\": 5}}' {address} {service}/ListStoreImageTasks"
     ));
     if let Some((region, image)) = running.first() {
-        say(format_args!(
+        print_line(format_args!(
             "  grpcurl -plaintext -d '{{\"region\": \"{region}\", \"image_id\": \"{image}\"}}' {address} {service}/WatchStoreImageTask"
         ));
     }
-    say("");
-    say("Start a task of your own with the AWS CLI, and watch it with the same gateway:");
-    say("");
+    print_line("");
+    print_line("Start a task of your own with the AWS CLI, and watch it with the same gateway:");
+    print_line("");
     for (key, value) in simulate::environment(ec2, regions) {
-        say(format_args!("  export {key}={value}"));
+        print_line(format_args!("  export {key}={value}"));
     }
     let idle =
         regions.first().and_then(|region| simulator.images_without_task(region.as_str()).pop());
     if let Some(image) = idle {
-        say(format_args!(
+        print_line(format_args!(
             "  aws ec2 create-store-image-task --image-id {image} --bucket golden-images"
         ));
     }
-    say("");
+    print_line("");
 }
 
 /// Shows the running tasks, and lets the crowd ask, until Ctrl-C or as long as `--exit` says.
@@ -177,8 +181,9 @@ async fn show(
     running: &[(Region, String)],
     count: &Arc<Count>,
 ) -> Result<(), Failure> {
-    let channel =
-        Endpoint::from_shared(format!("http://{address}")).map_err(Failure::said)?.connect_lazy();
+    let channel = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(Failure::message)?
+        .connect_lazy();
     let progress = Progress::new();
     let mut bars = JoinSet::new();
     for (region, image) in running {
@@ -204,14 +209,14 @@ async fn show(
     loop {
         tokio::select! {
             ended = bars.join_next() => match ended {
-                Some(ended) => ended.map_err(Failure::said)?,
+                Some(ended) => ended.map_err(Failure::message)?,
                 None => break,
             },
             _ = tick.tick() => {
                 seconds += 1;
                 match &footer {
                     Some(footer) => footer.set_message(summary(simulator, count)),
-                    None if seconds.is_multiple_of(10) => say(summary(simulator, count)),
+                    None if seconds.is_multiple_of(10) => print_line(summary(simulator, count)),
                     None => {}
                 }
             }
@@ -222,7 +227,7 @@ async fn show(
         footer.finish_with_message(summary(simulator, count));
     }
     if !demo.exit {
-        progress.say("All watched tasks are over. The gateway serves on until Ctrl-C.");
+        progress.print_line("All watched tasks are over. The gateway serves on until Ctrl-C.");
         std::future::pending::<()>().await;
     }
     Ok(())

@@ -80,7 +80,7 @@ impl List {
             request.page_size =
                 left.map_or(1000, |left| i32::try_from(left.min(1000)).unwrap_or(1000));
             let answer = client.list_store_image_tasks(request.clone()).await;
-            let page = answer.map_err(|status| Failure::said(rpc_error(&status)))?.into_inner();
+            let page = answer.map_err(|status| Failure::message(rpc_error(&status)))?.into_inner();
             tasks.extend(page.tasks);
             let enough = self.limit.is_some_and(|limit| tasks.len() >= limit as usize);
             if page.next_page_token.is_empty() || enough {
@@ -89,10 +89,10 @@ impl List {
             request.page_token = page.next_page_token;
         };
         match self.output {
-            Output::Table => super::say(table(&tasks)),
+            Output::Table => super::print_line(table(&tasks)),
             Output::Json => {
                 let tasks: Vec<_> = tasks.iter().map(task_json).collect();
-                super::say(json!({ "tasks": tasks, "asOf": time_json(as_of.as_ref()) }));
+                super::print_line(json!({ "tasks": tasks, "asOf": time_json(as_of.as_ref()) }));
             }
         }
         let failed = tasks.iter().any(super::client::has_failed);

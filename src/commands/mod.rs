@@ -91,7 +91,7 @@ enum Output {
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("{0}")]
-    Said(String),
+    Message(String),
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -99,8 +99,8 @@ enum Failure {
 }
 
 impl Failure {
-    fn said(text: impl fmt::Display) -> Self {
-        Self::Said(text.to_string())
+    fn message(text: impl fmt::Display) -> Self {
+        Self::Message(text.to_string())
     }
 }
 
@@ -163,7 +163,7 @@ fn start_log(format: LogFormat, filter: &str) {
 }
 
 /// A line on standard output. Where nobody reads on (`… | head`), there is nothing left to do.
-fn say(line: impl fmt::Display) {
+fn print_line(line: impl fmt::Display) {
     if let Err(error) = writeln!(io::stdout().lock(), "{line}") {
         let code = if error.kind() == io::ErrorKind::BrokenPipe { 0 } else { 2 };
         std::process::exit(code);
@@ -179,18 +179,18 @@ async fn listen(address: &str, flag: &str) -> Result<TcpListener, Failure> {
             ),
             _ => format!("choose another address with {flag} HOST:PORT"),
         };
-        Failure::Said(format!("cannot listen on {address}: {error}; {hint}"))
+        Failure::Message(format!("cannot listen on {address}: {error}; {hint}"))
     })
 }
 
 /// SIGTERM and Ctrl-C. Listened for from the beginning, so that none is missed once a command has
 /// said that it is there.
-struct Stop {
+struct ShutdownSignal {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Stop {
+impl ShutdownSignal {
     fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,

@@ -33,7 +33,7 @@ impl Probe {
         let check = async { HealthClient::new(channel).check(request).await };
         let said = match tokio::time::timeout(self.timeout, check).await {
             Ok(Ok(response)) if response.get_ref().status() == ServingStatus::Serving => {
-                super::say("SERVING");
+                super::print_line("SERVING");
                 return Ok(ExitCode::SUCCESS);
             }
             Ok(Ok(response)) => response.get_ref().status().as_str_name().to_owned(),

@@ -45,11 +45,11 @@ impl Progress {
     }
 
     /// A line of its own.
-    pub(super) fn say(&self, line: &str) {
+    pub(super) fn print_line(&self, line: &str) {
         match &self.bars {
             // Above the bars; where the terminal is gone there is nobody to tell.
             Some(bars) => bars.println(line).unwrap_or_default(),
-            None => super::say(line),
+            None => super::print_line(line),
         }
     }
 }
@@ -92,7 +92,7 @@ impl TaskProgress {
     }
 
     /// Something else than a task's state.
-    pub(super) fn say(&mut self, said: &str) {
+    pub(super) fn print_line(&mut self, said: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(said.to_owned()),
             None => self.line(said.to_owned()),
@@ -101,7 +101,7 @@ impl TaskProgress {
 
     fn line(&mut self, said: String) {
         if said != self.last {
-            super::say(format_args!("{} {said}", self.name));
+            super::print_line(format_args!("{} {said}", self.name));
             self.last = said;
         }
     }

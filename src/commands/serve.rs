@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 
-use super::{Failure, Stop, listen};
+use super::{Failure, ShutdownSignal, listen};
 use crate::{
     cache,
     config::{duration, positive_duration, positive_number},
@@ -75,8 +75,8 @@ pub(super) struct GatewayArgs {
     max_waiting: u32,
 
     /// Most different questions that may wait for EC2 at once, in each scope.
-    #[arg(long, env = "AMISTORE_MAX_NEEDS", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value_t = 10_000)]
-    max_needs: u32,
+    #[arg(long, env = "AMISTORE_MAX_QUERIES", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value_t = 10_000)]
+    max_queries: u32,
 
     /// Most tasks that are kept of each scope; about 400 bytes each.
     #[arg(long, env = "AMISTORE_MAX_TASKS", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1_000..), default_value_t = 200_000)]
@@ -155,7 +155,7 @@ impl GatewayArgs {
                 max_scopes: self.max_scopes,
                 scope_idle: self.scope_idle,
                 max_waiting: self.max_waiting as usize,
-                max_needs: self.max_needs as usize,
+                max_queries: self.max_queries as usize,
                 max_tasks: self.max_tasks as usize,
             },
             watch: watch::Settings {
@@ -183,11 +183,11 @@ impl GatewayArgs {
 
 impl Serve {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
-        let mut settings = self.gateway.settings().map_err(Failure::said)?;
+        let mut settings = self.gateway.settings().map_err(Failure::message)?;
         let ec2 = Ec2::from_environment(settings.ec2.clone()).await;
         settings.default_region = settings.default_region.or_else(|| ec2.default_region());
         let listener = listen(&self.listen, "--listen").await?;
-        let stop = Stop::listen()?;
+        let stop = ShutdownSignal::listen()?;
         let regions: Vec<_> = settings.allowed_regions.iter().map(Region::as_str).collect();
         tracing::info!(
             listen = %listener.local_addr()?,
@@ -195,7 +195,7 @@ impl Serve {
             regions = if regions.is_empty() { "all".to_owned() } else { regions.join(",") },
             "serving amistore.v1.StoreImageTaskService, health and reflection"
         );
-        server::serve(listener, settings, ec2.connect(), stop.requested()).await?;
+        server::serve(listener, settings, ec2.make_upstream(), stop.requested()).await?;
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
     }

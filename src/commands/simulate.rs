@@ -4,7 +4,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
 
-use super::{Failure, Stop, listen};
+use super::{Failure, ShutdownSignal, listen};
 use crate::{
     config::{duration, positive_duration, positive_number},
     domain::{Region, wall_clock},
@@ -114,17 +114,20 @@ impl Simulate {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
         let simulator = Arc::new(Simulator::new(self.world.settings()));
         let listener = listen(&self.listen, "--listen").await?;
-        let stop = Stop::listen()?;
+        let stop = ShutdownSignal::listen()?;
         println!("# EC2 is simulated at {}; Ctrl-C ends it.", listener.local_addr()?);
         for (key, value) in environment(listener.local_addr()?, &self.world.regions) {
-            super::say(format_args!("export {key}={value}"));
+            super::print_line(format_args!("export {key}={value}"));
         }
         for region in &self.world.regions {
             let images = simulator.images_without_task(region.as_str());
-            super::say(format_args!("# images without a task in {region}: {}", images.join(" ")));
+            super::print_line(format_args!(
+                "# images without a task in {region}: {}",
+                images.join(" ")
+            ));
         }
         simulator::serve(simulator.clone(), listener, stop.requested()).await;
-        super::say(format_args!("# {} calls came", simulator.calls()));
+        super::print_line(format_args!("# {} calls came", simulator.calls()));
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -78,8 +78,8 @@ impl Watch {
                 None => return Ok(code),
                 Some(Ok(Ok(task))) if has_failed(&task) => code = ExitCode::FAILURE,
                 Some(Ok(Ok(_))) => {}
-                Some(Ok(Err(status))) => return Err(Failure::said(rpc_error(&status))),
-                Some(Err(died)) => return Err(Failure::said(died)),
+                Some(Ok(Err(status))) => return Err(Failure::message(rpc_error(&status))),
+                Some(Err(died)) => return Err(Failure::message(died)),
             }
         }
     }
@@ -119,14 +119,14 @@ impl Shown {
                     "asOf": time_json(message.as_of.as_ref()),
                     "degraded": degraded,
                 });
-                super::say(line);
+                super::print_line(line);
             }
         }
     }
 
     fn trouble(&mut self, status: &Status) {
         if let Self::Progress(progress) = self {
-            progress.say(&format!("{}; calling again", rpc_error(status)));
+            progress.print_line(&format!("{}; calling again", rpc_error(status)));
         }
     }
 }

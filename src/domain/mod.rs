@@ -14,6 +14,6 @@ pub use name::{AccountName, BucketName, NameError, Region, Scope};
 pub use task::{StoreImageTask, TaskKey, TaskState};
 pub use time::{CallTime, wall_clock};
 pub use upstream::{
-    Answer, Connect, DescribeRequest, DescribeResponse, ErrorKind, MAX_IMAGES_PER_CALL,
-    MAX_TASKS_PER_CALL, NextToken, Question, Upstream, UpstreamError,
+    Answer, DescribeRequest, DescribeResponse, DescribeTarget, ErrorKind, MAX_IMAGES_PER_CALL,
+    MAX_TASKS_PER_CALL, MakeUpstream, NextToken, Upstream, UpstreamError,
 };

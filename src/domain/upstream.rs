@@ -16,7 +16,7 @@ pub const MAX_TASKS_PER_CALL: u8 = 200;
 pub type Upstream = BoxCloneSyncService<DescribeRequest, DescribeResponse, UpstreamError>;
 
 /// Makes the way to a scope's EC2.
-pub type Connect = Arc<dyn Fn(&Scope) -> Upstream + Send + Sync>;
+pub type MakeUpstream = Arc<dyn Fn(&Scope) -> Upstream + Send + Sync>;
 
 /// EC2's own pagination token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -26,14 +26,14 @@ pub struct NextToken(pub Arc<str>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DescribeRequest {
     /// What is asked.
-    pub question: Question,
+    pub target: DescribeTarget,
     /// Ask only whether it is permitted.
     pub dry_run: bool,
 }
 
 /// What one call can ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Question {
+pub enum DescribeTarget {
     /// A page of a listing, newest first.
     Listing {
         /// Of which tasks.

@@ -204,10 +204,10 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::domain::{Answer, DescribeResponse, Question};
+    use crate::domain::{Answer, DescribeResponse, DescribeTarget};
 
     fn ask() -> DescribeRequest {
-        DescribeRequest { question: Question::Images(Vec::new()), dry_run: false }
+        DescribeRequest { target: DescribeTarget::Images(Vec::new()), dry_run: false }
     }
 
     fn service(

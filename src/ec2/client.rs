@@ -15,10 +15,10 @@ use aws_sdk_ec2::{
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tower::Service;
 
-use super::{error, whole_answer::WholeAnswer};
+use super::{error, response_integrity::ResponseIntegrity};
 use crate::domain::{
-    Answer, DescribeRequest, DescribeResponse, ImageId, ListingFilter, MAX_TASKS_PER_CALL,
-    NextToken, Question, Region, StoreImageTask, TaskKey, TaskState, UpstreamError,
+    Answer, DescribeRequest, DescribeResponse, DescribeTarget, ImageId, ListingFilter,
+    MAX_TASKS_PER_CALL, NextToken, Region, StoreImageTask, TaskKey, TaskState, UpstreamError,
 };
 
 /// Makes calls in one region with one account's credentials.
@@ -32,7 +32,7 @@ impl Client {
         let region = aws_config::Region::new(region.as_str().to_owned());
         let config = aws_sdk_ec2::config::Builder::from(config)
             .region(region)
-            .interceptor(WholeAnswer)
+            .interceptor(ResponseIntegrity)
             .build();
         Self { ec2: aws_sdk_ec2::Client::from_conf(config) }
     }
@@ -48,15 +48,15 @@ impl Service<DescribeRequest> for Client {
     }
 
     fn call(&mut self, request: DescribeRequest) -> Self::Future {
-        let DescribeRequest { question, dry_run } = request;
+        let DescribeRequest { target, dry_run } = request;
         let call = self.ec2.describe_store_image_tasks();
-        let call = match question {
-            Question::Listing { filter, next } => call
+        let call = match target {
+            DescribeTarget::Listing { filter, next } => call
                 .max_results(MAX_TASKS_PER_CALL.into())
                 .set_filters(filters(&filter))
                 .set_next_token(next.map(|token| token.0.to_string())),
             // EC2 refuses MaxResults together with ImageIds.
-            Question::Images(images) => {
+            DescribeTarget::Images(images) => {
                 call.set_image_ids(Some(images.iter().map(ToString::to_string).collect()))
             }
         };

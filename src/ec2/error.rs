@@ -10,7 +10,7 @@ use aws_sdk_ec2::{
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tower::BoxError;
 
-use super::{codes::kind_of_code, whole_answer::NotWhole};
+use super::{codes::kind_of_code, response_integrity::IncompleteResponse};
 use crate::domain::{DescribeResponse, ErrorKind, UpstreamError};
 
 /// Longest message that is passed on: gRPC carries it in a header, which peers bound at 8 KiB.
@@ -27,7 +27,9 @@ pub(super) fn classify(failed: &Failed) -> Result<DescribeResponse, UpstreamErro
         return Ok(DescribeResponse::Permitted);
     }
     let mut error = match failed {
-        _ if chain(failed).any(<dyn StdError>::is::<NotWhole>) => without_code(status(failed)),
+        _ if chain(failed).any(<dyn StdError>::is::<IncompleteResponse>) => {
+            without_code(status(failed))
+        }
         SdkError::ServiceError(_) => of_service(failed),
         SdkError::ResponseError(_) => of_response(failed),
         SdkError::TimeoutError(_) => timed_out(),

@@ -8,8 +8,8 @@ mod budget;
 mod client;
 mod codes;
 mod error;
+mod response_integrity;
 mod retry;
-mod whole_answer;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,7 +26,7 @@ pub use budget::RateSettings;
 pub use codes::{KNOWN_CODES, kind_of_code};
 pub use retry::RetrySettings;
 
-use crate::domain::{Connect, Region, Scope, Upstream};
+use crate::domain::{MakeUpstream, Region, Scope, Upstream};
 
 /// The SDK's answer to where EC2 is and who we are, read once at the start.
 #[derive(Clone, Debug)]
@@ -94,7 +94,7 @@ impl Ec2 {
 
     /// Makes the way to each scope's EC2.
     #[must_use]
-    pub fn connect(self) -> Connect {
+    pub fn make_upstream(self) -> MakeUpstream {
         Arc::new(move |scope| self.upstream(scope))
     }
 

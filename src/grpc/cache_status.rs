@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, header::CACHE_STATUS};
 use tonic::metadata::MetadataMap;
 
-use crate::cache::{Forward, Outcome, StaleReason};
+use crate::cache::{ForwardReason, Outcome, StaleReason};
 
 /// So many values of hits are made in advance, one for each second that a TTL has left.
 const MOST_HITS: u64 = 300;
@@ -76,9 +76,9 @@ fn said(outcome: &Outcome, left: i64) -> String {
         }
         Outcome::Fetched { why, collapsed } => {
             let why = match why {
-                Forward::Miss => "miss",
-                Forward::Stale => "stale",
-                Forward::Request => "request",
+                ForwardReason::Miss => "miss",
+                ForwardReason::Stale => "stale",
+                ForwardReason::Request => "request",
             };
             let collapsed = if *collapsed { "; collapsed" } else { "" };
             format!("fwd={why}{collapsed}")

@@ -8,7 +8,7 @@ use super::status::code_of;
 use crate::{
     domain::{Scope, TaskState},
     proto::{self, StoreImageTaskState},
-    watch::{Degraded, Snapshot},
+    watch::{Degraded, TaskView},
 };
 
 pub(super) fn task(
@@ -34,13 +34,13 @@ pub(super) fn task(
 pub(super) fn watch_response(
     kind: proto::watch_store_image_task_response::Kind,
     scope: &Scope,
-    snapshot: &Snapshot,
+    view: &TaskView,
 ) -> proto::WatchStoreImageTaskResponse {
     proto::WatchStoreImageTaskResponse {
         kind: kind.into(),
-        task: Some(task(scope, &snapshot.task, snapshot.estimated_completion)),
-        as_of: Some(timestamp(snapshot.as_of.wall)),
-        degraded: snapshot.degraded.as_ref().map(degraded),
+        task: Some(task(scope, &view.task, view.estimated_completion)),
+        as_of: Some(timestamp(view.as_of.wall)),
+        degraded: view.degraded.as_ref().map(degraded),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Status, metadata::MetadataMap};
 
-use super::status::{Own, status_of_own};
+use super::status::{GatewayReason, gateway_status};
 
 /// tonic keeps the client's deadline too, with the wrong code: ours has to be first.
 const AHEAD_OF_TONIC: Duration = Duration::from_millis(2);
@@ -28,8 +28,8 @@ pub(super) async fn within<T>(
 }
 
 pub(super) fn exceeded() -> Status {
-    status_of_own(
-        Own::DeadlineExceeded,
+    gateway_status(
+        GatewayReason::DeadlineExceeded,
         "the deadline passed before EC2 had answered; the call to EC2 goes on, so try again",
     )
 }

@@ -9,12 +9,12 @@ use super::{
     codec::{EncodedList, EncodedRequest},
     convert,
     page_token::{self, Fingerprint},
-    ready::Answer,
+    response_cache::CachedResponse,
     status::status_of_cache,
-    validate::{ListPage, ListQuestion},
+    validate::{ListPage, ListQuery},
 };
 use crate::{
-    cache::{Found, Need, Outcome, Page, ScopeCache},
+    cache::{CacheRead, Outcome, Page, Query, ScopeCache},
     proto::ListStoreImageTasksResponse,
 };
 
@@ -22,8 +22,8 @@ impl Service {
     /// The answer, where it is known, new enough and encoded. Who asks the same in the same bytes
     /// as somebody before pays for nothing that was done for them.
     pub(super) fn hit(&self, request: &EncodedRequest) -> Option<Response<EncodedList>> {
-        let answer = self.ready.get(request)?;
-        let age = answer.scope.upgrade()?.recall(&answer.basis, answer.max_staleness)?;
+        let answer = self.responses.get(request)?;
+        let age = answer.scope.upgrade()?.revalidate(&answer.validator, answer.max_staleness)?;
         let metadata = self.cache_status.of(&Outcome::Hit, age);
         Some(Response::from_parts(metadata, answer.list.clone(), Extensions::default()))
     }
@@ -32,25 +32,28 @@ impl Service {
         &self,
         request: EncodedRequest,
     ) -> Result<Response<EncodedList>, Status> {
-        let ListQuestion { page, max_staleness, dry_run } =
-            self.accounts.list(&request.decode()?)?;
+        let ListQuery { page, max_staleness, dry_run } = self.accounts.list(&request.decode()?)?;
         let cache = self.cache.scope(&page.scope);
         let cache = cache.map_err(|error| status_of_cache(&error, &page.scope))?;
         if dry_run {
             return self::dry_run(&cache).await;
         }
-        let found = cache.get(page.need(), max_staleness).await;
+        let found = cache.get(page.query(), max_staleness).await;
         let found = found.map_err(|error| status_of_cache(&error, &page.scope))?;
         let metadata = self.cache_status.of(&found.outcome, found.age());
         // A crowd that waited for the same answer has it encoded once, and so has who gets a stale one.
-        let known = self.ready.get(&request).filter(|answer| answer.basis.is_of(&found.ledger));
+        let known =
+            self.responses.get(&request).filter(|answer| answer.validator.is_of(&found.snapshot));
         let list = if let Some(answer) = known {
             answer.list.clone()
         } else {
             let list = EncodedList::of(&page.answer(&found));
             let scope = Arc::downgrade(&cache);
-            let basis = found.basis();
-            self.ready.put(&request, Answer { scope, max_staleness, basis, list: list.clone() });
+            let validator = found.validator();
+            self.responses.put(
+                &request,
+                CachedResponse { scope, max_staleness, validator, list: list.clone() },
+            );
             list
         };
         Ok(Response::from_parts(metadata, list, Extensions::default()))
@@ -74,11 +77,11 @@ impl ListPage {
             && self.filter.buckets.is_empty()
     }
 
-    fn need(&self) -> Need {
+    fn query(&self) -> Query {
         if self.asks_for_latest() {
-            Need::Latest { images: self.filter.images.clone(), bucket: None }
+            Query::Latest { images: self.filter.images.clone(), bucket: None }
         } else {
-            Need::Listing {
+            Query::Listing {
                 filter: self.filter.clone(),
                 after: self.after.clone(),
                 count: self.page_size,
@@ -86,16 +89,16 @@ impl ListPage {
         }
     }
 
-    fn read(&self, found: &Found) -> Page {
+    fn read(&self, found: &CacheRead) -> Page {
         let Self { filter, after, page_size, .. } = self;
         if self.asks_for_latest() {
-            found.ledger.latest_page(&filter.images, after.as_ref(), *page_size)
+            found.snapshot.latest_page(&filter.images, after.as_ref(), *page_size)
         } else {
-            found.ledger.page(filter, after.as_ref(), *page_size)
+            found.snapshot.page(filter, after.as_ref(), *page_size)
         }
     }
 
-    fn answer(&self, found: &Found) -> ListStoreImageTasksResponse {
+    fn answer(&self, found: &CacheRead) -> ListStoreImageTasksResponse {
         let Page { tasks, more } = self.read(found);
         let last = tasks.last().filter(|_| more);
         let fingerprint = || Fingerprint::of(&self.scope, &self.filter);
@@ -106,7 +109,7 @@ impl ListPage {
             tasks: tasks
                 .iter()
                 .map(|task| {
-                    convert::task(&self.scope, task, found.ledger.estimated_completion(task))
+                    convert::task(&self.scope, task, found.snapshot.estimated_completion(task))
                 })
                 .collect(),
             as_of: found.as_of().map(|call| convert::timestamp(call.wall)),

@@ -7,7 +7,7 @@ mod convert;
 mod deadline;
 mod list;
 mod page_token;
-mod ready;
+mod response_cache;
 mod status;
 mod validate;
 mod watch;
@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status};
 
 use cache_status::CacheStatus;
 pub use codec::{Codec, Decoder, EncodedList, EncodedRequest, Encoder};
-use ready::Ready;
+use response_cache::ResponseCache;
 pub use status::errors_markdown;
 pub use validate::Accounts;
 
@@ -45,7 +45,7 @@ pub struct Service {
     accounts: Accounts,
     settings: Settings,
     draining: CancellationToken,
-    ready: Ready,
+    responses: ResponseCache,
     cache_status: CacheStatus,
 }
 
@@ -75,9 +75,9 @@ impl Service {
         settings: Settings,
         draining: CancellationToken,
     ) -> Self {
-        let ready = Ready::new(settings.max_answer_bytes);
+        let responses = ResponseCache::new(settings.max_answer_bytes);
         let cache_status = CacheStatus::new(cache.ttl());
-        Self { cache, watches, accounts, settings, draining, ready, cache_status }
+        Self { cache, watches, accounts, settings, draining, responses, cache_status }
     }
 
     /// The service for tonic's router.

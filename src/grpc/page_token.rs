@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::domain::{AccountName, Region};
 
-    fn question(region: &str) -> Fingerprint {
+    fn query(region: &str) -> Fingerprint {
         let region = Region::parse(region).expect("valid");
         let scope = Scope { account: AccountName::default(), region };
         Fingerprint::of(&scope, &TaskFilter::default())
@@ -134,19 +134,19 @@ mod tests {
 
     #[test]
     fn a_token_is_read_as_it_was_written() {
-        let token = write(question("us-east-1"), &place());
-        assert_eq!(read(question("us-east-1"), &token), Ok(place()));
+        let token = write(query("us-east-1"), &place());
+        assert_eq!(read(query("us-east-1"), &token), Ok(place()));
     }
 
     #[test]
     fn a_token_of_another_question_is_refused() {
-        let token = write(question("us-east-1"), &place());
-        assert_eq!(read(question("us-east-2"), &token), Err(TokenError::OtherQuestion));
+        let token = write(query("us-east-1"), &place());
+        assert_eq!(read(query("us-east-2"), &token), Err(TokenError::OtherQuestion));
     }
 
     #[test]
     fn a_token_that_was_cut_or_damaged_anywhere_is_refused() {
-        let good = question("us-east-1");
+        let good = query("us-east-1");
         let token = write(good, &place());
         for end in 0..token.len() {
             assert_eq!(read(good, &token[..end]), Err(TokenError::NotOurs), "{end}");

@@ -22,7 +22,7 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// What the gateway refuses by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Own {
+pub(super) enum GatewayReason {
     InvalidArgument,
     NoTask,
     TaskGone,
@@ -35,7 +35,7 @@ pub(super) enum Own {
     DeadlineExceeded,
 }
 
-impl Own {
+impl GatewayReason {
     const ALL: [Self; 10] = [
         Self::InvalidArgument,
         Self::NoTask,
@@ -50,7 +50,7 @@ impl Own {
     ];
 
     /// Reason, gRPC code, when to try again, and what it means.
-    fn row(self) -> (&'static str, Code, Option<Duration>, &'static str) {
+    fn spec(self) -> (&'static str, Code, Option<Duration>, &'static str) {
         let second = Some(Duration::from_secs(1));
         match self {
             Self::InvalidArgument => (
@@ -163,12 +163,14 @@ pub(super) fn status_of_upstream(error: &UpstreamError, scope: &Scope) -> Status
 }
 
 /// The status of a refusal of our own.
-pub(super) fn status_of_own(own: Own, message: impl Into<String>) -> Status {
-    let (reason, code, delay, _) = own.row();
+pub(super) fn gateway_status(own: GatewayReason, message: impl Into<String>) -> Status {
+    let (reason, code, delay, _) = own.spec();
     let details = ErrorDetails::with_error_info(reason, OURS, HashMap::new());
     // Thousands of watches end in one moment, and should not come back in one.
     let delay = match own {
-        Own::ShuttingDown => delay.map(|delay| delay.mul_f64(0.5 + 2.0 * fastrand::f64())),
+        GatewayReason::ShuttingDown => {
+            delay.map(|delay| delay.mul_f64(0.5 + 2.0 * fastrand::f64()))
+        }
         _ => delay,
     };
     build(code, message.into(), details, delay)
@@ -178,7 +180,7 @@ pub(super) fn status_of_own(own: Own, message: impl Into<String>) -> Status {
 pub(super) fn status_of_violations(violations: Vec<FieldViolation>) -> Status {
     let said: Vec<_> =
         violations.iter().map(|wrong| format!("{}: {}", wrong.field, wrong.description)).collect();
-    let (reason, code, ..) = Own::InvalidArgument.row();
+    let (reason, code, ..) = GatewayReason::InvalidArgument.spec();
     let mut details = ErrorDetails::with_error_info(reason, OURS, HashMap::new());
     details.set_bad_request(violations);
     build(code, said.join("; "), details, None)
@@ -193,10 +195,14 @@ pub(super) fn status_of_cache(error: &CacheError, scope: &Scope) -> Status {
             cache_status::add_refusal(status.metadata_mut(), *left);
             status
         }
-        CacheError::TooManyWaiting => status_of_own(Own::TooManyWaiting, error.to_string()),
-        CacheError::TooManyTasks => status_of_own(Own::TooManyTasks, error.to_string()),
-        CacheError::TooManyScopes => status_of_own(Own::TooManyScopes, error.to_string()),
-        CacheError::KeeperLost => status_of_own(Own::RequestLost, error.to_string()),
+        CacheError::TooManyWaiting => {
+            gateway_status(GatewayReason::TooManyWaiting, error.to_string())
+        }
+        CacheError::TooManyTasks => gateway_status(GatewayReason::TooManyTasks, error.to_string()),
+        CacheError::TooManyScopes => {
+            gateway_status(GatewayReason::TooManyScopes, error.to_string())
+        }
+        CacheError::RefresherLost => gateway_status(GatewayReason::RequestLost, error.to_string()),
     }
 }
 
@@ -204,8 +210,10 @@ pub(super) fn status_of_cache(error: &CacheError, scope: &Scope) -> Status {
 pub(super) fn status_of_watch(error: &WatchError, scope: &Scope) -> Status {
     match error {
         WatchError::Cache(error) => status_of_cache(error, scope),
-        WatchError::NoTask(..) => status_of_own(Own::NoTask, error.to_string()),
-        WatchError::TooManyWatches => status_of_own(Own::TooManyWatches, error.to_string()),
+        WatchError::NoTask(..) => gateway_status(GatewayReason::NoTask, error.to_string()),
+        WatchError::TooManyWatches => {
+            gateway_status(GatewayReason::TooManyWatches, error.to_string())
+        }
     }
 }
 
@@ -213,7 +221,9 @@ pub(super) fn status_of_watch(error: &WatchError, scope: &Scope) -> Status {
 pub(super) fn status_of_end(ended: &Ended, scope: &Scope) -> Status {
     match ended {
         Ended::Refused(error) => status_of_cache(error, scope),
-        Ended::Gone => status_of_own(Own::TaskGone, "EC2 does not list this task any more"),
+        Ended::Gone => {
+            gateway_status(GatewayReason::TaskGone, "EC2 does not list this task any more")
+        }
     }
 }
 
@@ -259,21 +269,21 @@ pub fn errors_markdown(codes: impl Fn(ErrorKind) -> Vec<&'static str>) -> String
             ErrorKind::MalformedAnswer => "`MalformedAnswer`".to_owned(),
             _ => codes.join(", "),
         };
-        row(&mut text, kind.as_str(), &codes, code_of(kind), retry_delay(kind));
+        spec(&mut text, kind.as_str(), &codes, code_of(kind), retry_delay(kind));
     }
     text.push_str(
         "\n`DryRunOperation` is not an error: it is how EC2 says that a dry run is permitted.\n\n\
         ## What the gateway says itself\n\n`ErrorInfo.domain` is `amistore`.\n\n\
         | reason | meaning | gRPC | retry after |\n|---|---|---|---|\n",
     );
-    for own in Own::ALL {
-        let (reason, code, delay, meaning) = own.row();
-        row(&mut text, &format!("`{reason}`"), meaning, code, delay);
+    for own in GatewayReason::ALL {
+        let (reason, code, delay, meaning) = own.spec();
+        spec(&mut text, &format!("`{reason}`"), meaning, code, delay);
     }
     text
 }
 
-fn row(text: &mut String, first: &str, second: &str, code: Code, delay: Option<Duration>) {
+fn spec(text: &mut String, first: &str, second: &str, code: Code, delay: Option<Duration>) {
     let delay =
         delay.map_or("no".to_owned(), |delay| humantime::format_duration(delay).to_string());
     // Writing to a String does not fail.

@@ -15,7 +15,7 @@ use crate::{
         TaskStateKind,
     },
     proto::{ListStoreImageTasksRequest, StoreImageTaskState, WatchStoreImageTaskRequest},
-    watch::WatchQuestion,
+    watch::WatchQuery,
 };
 
 const MOST_IMAGES: usize = 1_000;
@@ -47,17 +47,14 @@ pub(super) struct ListPage {
 
 /// A List that is valid.
 #[derive(Debug)]
-pub(super) struct ListQuestion {
+pub(super) struct ListQuery {
     pub(super) page: ListPage,
     pub(super) max_staleness: Option<Duration>,
     pub(super) dry_run: bool,
 }
 
 impl Accounts {
-    pub(super) fn list(
-        &self,
-        request: &ListStoreImageTasksRequest,
-    ) -> Result<ListQuestion, Status> {
+    pub(super) fn list(&self, request: &ListStoreImageTasksRequest) -> Result<ListQuery, Status> {
         let mut wrong = Violations::default();
         let scope = self.scope(&request.account, &request.region, &mut wrong);
         let filter = TaskFilter {
@@ -89,7 +86,7 @@ impl Accounts {
             _ => None,
         };
         match scope {
-            Some(scope) if wrong.0.is_empty() => Ok(ListQuestion {
+            Some(scope) if wrong.0.is_empty() => Ok(ListQuery {
                 page: ListPage { scope, filter, page_size, after },
                 max_staleness,
                 dry_run: request.dry_run,
@@ -101,7 +98,7 @@ impl Accounts {
     pub(super) fn watch(
         &self,
         request: &WatchStoreImageTaskRequest,
-    ) -> Result<(WatchQuestion, Duration), Status> {
+    ) -> Result<(WatchQuery, Duration), Status> {
         let mut wrong = Violations::default();
         let scope = self.scope(&request.account, &request.region, &mut wrong);
         let image = wrong.name("image_id".to_owned(), &request.image_id, ImageId::parse);
@@ -116,7 +113,7 @@ impl Accounts {
         match (scope, image, heartbeat) {
             (Some(scope), Some(image), Some(heartbeat)) if wrong.0.is_empty() => {
                 let wait_for_task = request.wait_for_task;
-                Ok((WatchQuestion { scope, image, bucket, wait_for_task }, heartbeat))
+                Ok((WatchQuery { scope, image, bucket, wait_for_task }, heartbeat))
             }
             _ => Err(status_of_violations(wrong.0)),
         }

@@ -9,7 +9,7 @@ use tonic::{Response, Status};
 
 use super::{
     Service, WatchStream, convert, deadline,
-    status::{Own, status_of_end, status_of_own, status_of_watch},
+    status::{GatewayReason, gateway_status, status_of_end, status_of_watch},
 };
 use crate::{
     domain::Scope,
@@ -26,10 +26,10 @@ impl Service {
         request: WatchStoreImageTaskRequest,
         deadline: Option<Instant>,
     ) -> Result<Response<WatchStream>, Status> {
-        let (question, heartbeat) = self.accounts.watch(&request)?;
-        let scope = question.scope.clone();
+        let (query, heartbeat) = self.accounts.watch(&request)?;
+        let scope = query.scope.clone();
         let watch = tokio::select! {
-            watch = self.watches.watch(question) => watch,
+            watch = self.watches.watch(query) => watch,
             () = self.draining.cancelled() => return Err(shutting_down()),
         };
         let watch = watch.map_err(|error| status_of_watch(&error, &scope))?;
@@ -73,12 +73,12 @@ impl Messages {
             tokio::select! {
                 biased;
                 state = self.watch.next() => match state? {
-                    State::Known(snapshot) => {
+                    State::Known(view) => {
                         self.last = Instant::now();
-                        return Some(Ok(convert::watch_response(Kind::Update, &self.scope, &snapshot)));
+                        return Some(Ok(convert::watch_response(Kind::Update, &self.scope, &view)));
                     }
                     State::Ended(ended) => return self.end(status_of_end(&ended, &self.scope)),
-                    State::Awaited => {}
+                    State::Pending => {}
                 },
                 () = self.draining.cancelled() => return self.end(shutting_down()),
                 () = sleep_until(self.deadline.unwrap_or(heartbeat)), if self.deadline.is_some() => {
@@ -86,8 +86,8 @@ impl Messages {
                 }
                 () = sleep_until(heartbeat) => {
                     self.last = Instant::now();
-                    if let Some(snapshot) = self.watch.current() {
-                        return Some(Ok(convert::watch_response(Kind::Heartbeat, &self.scope, &snapshot)));
+                    if let Some(view) = self.watch.current() {
+                        return Some(Ok(convert::watch_response(Kind::Heartbeat, &self.scope, &view)));
                     }
                 }
             }
@@ -101,5 +101,5 @@ impl Messages {
 }
 
 fn shutting_down() -> Status {
-    status_of_own(Own::ShuttingDown, "the gateway shuts down; call again")
+    gateway_status(GatewayReason::ShuttingDown, "the gateway shuts down; call again")
 }

@@ -17,12 +17,12 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    cache::{Cache, CacheError, Found, Need},
+    cache::{Cache, CacheError, CacheRead, Query},
     domain::{BucketName, ImageId, Scope, TaskKey},
 };
 pub use interval::Bounds;
 use poller::Poller;
-pub use topic::{Degraded, Ended, Snapshot, State};
+pub use topic::{Degraded, Ended, State, TaskView};
 use topic::{Subscriber, Target};
 
 /// How watches behave.
@@ -51,7 +51,7 @@ pub struct Watches {
 
 /// Which task to watch.
 #[derive(Clone, Debug)]
-pub struct WatchQuestion {
+pub struct WatchQuery {
     /// Where.
     pub scope: Scope,
     /// The latest task of this image,
@@ -97,13 +97,13 @@ impl Watches {
     ///
     /// # Errors
     /// Where the first state can't be had.
-    pub async fn watch(&self, question: WatchQuestion) -> Result<Watch, WatchError> {
+    pub async fn watch(&self, query: WatchQuery) -> Result<Watch, WatchError> {
         let permit =
             self.open.clone().try_acquire_owned().map_err(|_| WatchError::TooManyWatches)?;
-        let WatchQuestion { scope, image, bucket, wait_for_task } = question;
+        let WatchQuery { scope, image, bucket, wait_for_task } = query;
         let cache = self.cache.scope(&scope)?;
-        let need = Need::Latest { images: [image].into(), bucket: bucket.clone() };
-        let found = cache.get(need, None).await?;
+        let query = Query::Latest { images: [image].into(), bucket: bucket.clone() };
+        let found = cache.get(query, None).await?;
         let first = first_state(&found, &image, bucket.as_ref());
         if first.is_none() && !wait_for_task {
             let into = bucket.map(|bucket| format!(" into {bucket}")).unwrap_or_default();
@@ -114,7 +114,7 @@ impl Watches {
             Some(first) => {
                 poller.subscribe(Target::Task(first.task.key.clone()), State::Known(first))
             }
-            None => poller.subscribe(Target::Appearance { image, bucket }, State::Awaited),
+            None => poller.subscribe(Target::NextTask { image, bucket }, State::Pending),
         };
         Ok(Watch { poller, subscriber, _permit: permit })
     }
@@ -137,7 +137,7 @@ impl Watch {
     pub async fn next(&mut self) -> Option<State> {
         loop {
             match self.subscriber.next().await? {
-                State::Awaited => {}
+                State::Pending => {}
                 State::Known(first) if self.subscriber.awaits() => self.pin(first),
                 state => return Some(state),
             }
@@ -146,20 +146,24 @@ impl Watch {
 
     /// The state as of now, for a heartbeat.
     #[must_use]
-    pub fn current(&self) -> Option<Snapshot> {
+    pub fn current(&self) -> Option<TaskView> {
         self.subscriber.current()
     }
 
     /// The task showed up: from now on it is this one.
-    fn pin(&mut self, first: Snapshot) {
+    fn pin(&mut self, first: TaskView) {
         let key: TaskKey = first.task.key.clone();
         self.subscriber = self.poller.subscribe(Target::Task(key), State::Known(first));
     }
 }
 
-fn first_state(found: &Found, image: &ImageId, bucket: Option<&BucketName>) -> Option<Snapshot> {
-    let task = found.ledger.latest(image, bucket.map(BucketName::as_str))?;
-    Snapshot::of(&found.ledger, task, found.as_of())
+fn first_state(
+    found: &CacheRead,
+    image: &ImageId,
+    bucket: Option<&BucketName>,
+) -> Option<TaskView> {
+    let task = found.snapshot.latest(image, bucket.map(BucketName::as_str))?;
+    TaskView::of(&found.snapshot, task, found.as_of())
 }
 
 #[cfg(test)]
@@ -197,15 +201,15 @@ mod tests {
         let cache = Arc::new(Cache::new(cache::Settings::default(), connect));
         let region = Region::parse("us-east-1").expect("valid");
         let scope = Scope { account: AccountName::default(), region };
-        let kept = Arc::downgrade(&cache.scope(&scope).expect("room"));
+        let running = Arc::downgrade(&cache.scope(&scope).expect("room"));
         let watches = Watches::new(cache, Settings::default());
-        let question = WatchQuestion { scope, image, bucket: None, wait_for_task: false };
-        let mut watch = watches.watch(question).await.expect("there is a task");
+        let query = WatchQuery { scope, image, bucket: None, wait_for_task: false };
+        let mut watch = watches.watch(query).await.expect("there is a task");
         assert!(matches!(watch.next().await, Some(State::Known(_))));
         tokio::time::sleep(Duration::from_hours(3)).await;
-        assert!(kept.upgrade().is_some(), "it is watched");
+        assert!(running.upgrade().is_some(), "it is watched");
         drop(watch);
         tokio::time::sleep(Duration::from_hours(3)).await;
-        assert!(kept.upgrade().is_none(), "nobody asks for it any more");
+        assert!(running.upgrade().is_none(), "nobody asks for it any more");
     }
 }

@@ -20,7 +20,7 @@ use super::{
     topic::{Ended, State, Subscriber, Target, Topic},
 };
 use crate::{
-    cache::{CacheError, Known, Ledger, ScopeCache},
+    cache::{CacheError, Freshness, ScopeCache, Snapshot},
     domain::wall_clock,
 };
 
@@ -51,7 +51,7 @@ impl Poller {
     /// Joins the topic of a target; `first` is its state where there is no topic yet.
     pub(super) fn subscribe(self: &Arc<Self>, target: Target, first: State) -> Subscriber {
         let mut topics = self.topics();
-        let awaits = matches!(target, Target::Appearance { .. });
+        let awaits = matches!(target, Target::NextTask { .. });
         let topic = topics.by_target.entry(target).or_insert_with(|| Topic::new(first));
         let subscriber = topic.subscribe(awaits, self.changed.clone());
         if !topics.polled {
@@ -63,17 +63,17 @@ impl Poller {
     }
 
     async fn poll(self: Arc<Self>) {
-        let _retire = Retire(&self);
-        let mut ledgers = self.cache.subscribe();
+        let _retire = ClearOnPanic(&self);
+        let mut snapshots = self.cache.subscribe();
         let mut round: OptionFuture<BoxFuture<'_, Round>> = None.into();
         let mut running = false;
         let mut last_round: Option<Instant> = None;
         loop {
-            let ledger = ledgers.borrow_and_update().clone();
-            if !self.update(&ledger) {
+            let snapshot = snapshots.borrow_and_update().clone();
+            if !self.update(&snapshot) {
                 return;
             }
-            let due = self.due(&ledger, last_round);
+            let due = self.due(&snapshot, last_round);
             tokio::select! {
                 biased;
                 Some(results) = &mut round, if running => {
@@ -82,12 +82,12 @@ impl Poller {
                 }
                 () = self.changed.notified() => {}
                 // The cache outlives this: `self` holds it.
-                Ok(()) = ledgers.changed() => {}
+                Ok(()) = snapshots.changed() => {}
                 () = sleep_until(due), if !running => {
                     let now = Instant::now();
                     last_round = Some(now);
                     running = true;
-                    round = Some(self.round(&ledger, now).boxed()).into();
+                    round = Some(self.round(&snapshot, now).boxed()).into();
                 }
             }
         }
@@ -95,11 +95,11 @@ impl Poller {
 
     /// Drops topics that are over or that nobody subscribes to, and tells the others what the
     /// ledger knows. False when none is left: then the poller has retired.
-    fn update(&self, ledger: &Ledger) -> bool {
+    fn update(&self, snapshot: &Snapshot) -> bool {
         let mut topics = self.topics();
         topics.by_target.retain(|target, topic| {
             if topic.has_subscribers() {
-                topic.learn(target, ledger);
+                topic.learn(target, snapshot);
             }
             topic.has_subscribers() && !topic.is_over()
         });
@@ -108,29 +108,33 @@ impl Poller {
     }
 
     /// When the next round begins: when the first topic is due. A round that failed counts, too.
-    fn due(&self, ledger: &Ledger, last_round: Option<Instant>) -> Instant {
+    fn due(&self, snapshot: &Snapshot, last_round: Option<Instant>) -> Instant {
         let topics = self.topics();
         let now = Instant::now();
         let due = topics.by_target.iter().map(|(target, topic)| {
-            let known = known_at(target, topic, ledger).max(last_round);
-            known.map_or(now, |known| known + self.interval(target, ledger))
+            let known = known_at(target, topic, snapshot).max(last_round);
+            known.map_or(now, |known| known + self.interval(target, snapshot))
         });
         due.min().unwrap_or(now)
     }
 
     /// Refreshes whatever is due, and along with it what soon will be: the needs of a scope are to
     /// fall together, so that one call serves them all.
-    fn round(&self, ledger: &Ledger, now: Instant) -> impl Future<Output = Round> + Send + 'static {
+    fn round(
+        &self,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> impl Future<Output = Round> + Send + 'static {
         let topics = self.topics();
         let soon = topics.by_target.iter().filter(|(target, topic)| {
-            let half = self.interval(target, ledger) / 2;
-            known_at(target, topic, ledger).is_none_or(|known| known + half <= now)
+            let half = self.interval(target, snapshot) / 2;
+            known_at(target, topic, snapshot).is_none_or(|known| known + half <= now)
         });
         let refreshes: Vec<_> = soon
             .map(|(target, _)| {
                 let (target, cache) = (target.clone(), self.cache.clone());
                 async move {
-                    let result = cache.refresh(target.need(), now).await;
+                    let result = cache.refresh(target.query(), now).await;
                     (target, result)
                 }
             })
@@ -155,14 +159,14 @@ impl Poller {
                     CacheError::TooManyWaiting
                     | CacheError::TooManyTasks
                     | CacheError::TooManyScopes
-                    | CacheError::KeeperLost,
+                    | CacheError::RefresherLost,
                 ) => {}
             }
         }
     }
 
-    fn interval(&self, target: &Target, ledger: &Ledger) -> std::time::Duration {
-        self.bounds.interval(target.find(ledger).and_then(|task| ledger.pace(task)))
+    fn interval(&self, target: &Target, snapshot: &Snapshot) -> std::time::Duration {
+        self.bounds.interval(target.find(snapshot).and_then(|task| snapshot.progress_rate(task)))
     }
 
     fn topics(&self) -> MutexGuard<'_, Topics> {
@@ -171,9 +175,9 @@ impl Poller {
 }
 
 /// Should the poller die, its topics go with it, and their streams end.
-struct Retire<'a>(&'a Poller);
+struct ClearOnPanic<'a>(&'a Poller);
 
-impl Drop for Retire<'_> {
+impl Drop for ClearOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let mut topics = self.0.topics();
@@ -184,9 +188,9 @@ impl Drop for Retire<'_> {
 }
 
 /// The call from which a target is known.
-fn known_at(target: &Target, topic: &Topic, ledger: &Ledger) -> Option<Instant> {
-    match target.need().known(ledger) {
-        Known::AsOf(call) => Some(call.instant),
-        Known::Not | Known::ForEver => topic.as_of().map(|call| call.instant),
+fn known_at(target: &Target, topic: &Topic, snapshot: &Snapshot) -> Option<Instant> {
+    match target.query().freshness(snapshot) {
+        Freshness::AsOf(call) => Some(call.instant),
+        Freshness::Missing | Freshness::Immutable => topic.as_of().map(|call| call.instant),
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    cache::{CacheError, Ledger, Need},
+    cache::{CacheError, Query, Snapshot},
     domain::{BucketName, CallTime, ImageId, StoreImageTask, TaskKey, UpstreamError},
 };
 
@@ -15,26 +15,26 @@ pub(super) enum Target {
     /// A task that was seen.
     Task(TaskKey),
     /// The first task of an image to show up.
-    Appearance { image: ImageId, bucket: Option<BucketName> },
+    NextTask { image: ImageId, bucket: Option<BucketName> },
 }
 
 impl Target {
     /// What has to be known.
-    pub(super) fn need(&self) -> Need {
+    pub(super) fn query(&self) -> Query {
         match self {
-            Self::Task(key) => Need::Task(key.clone()),
-            Self::Appearance { image, bucket } => {
-                Need::Latest { images: [*image].into(), bucket: bucket.clone() }
+            Self::Task(key) => Query::Task(key.clone()),
+            Self::NextTask { image, bucket } => {
+                Query::Latest { images: [*image].into(), bucket: bucket.clone() }
             }
         }
     }
 
     /// The task, where the ledger has it.
-    pub(super) fn find<'a>(&self, ledger: &'a Ledger) -> Option<&'a Arc<StoreImageTask>> {
+    pub(super) fn find<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<StoreImageTask>> {
         match self {
-            Self::Task(key) => ledger.task(key),
-            Self::Appearance { image, bucket } => {
-                ledger.latest(image, bucket.as_ref().map(BucketName::as_str))
+            Self::Task(key) => snapshot.task(key),
+            Self::NextTask { image, bucket } => {
+                snapshot.latest(image, bucket.as_ref().map(BucketName::as_str))
             }
         }
     }
@@ -44,16 +44,16 @@ impl Target {
 #[derive(Clone, Debug)]
 pub enum State {
     /// The task has not shown up yet.
-    Awaited,
+    Pending,
     /// The task as last known.
-    Known(Snapshot),
+    Known(TaskView),
     /// The watch is over, and not by a terminal state.
     Ended(Ended),
 }
 
 /// A task as last known.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
+pub struct TaskView {
     /// The task.
     pub task: Arc<StoreImageTask>,
     /// When the call started that told of it.
@@ -64,17 +64,17 @@ pub struct Snapshot {
     pub degraded: Option<Degraded>,
 }
 
-impl Snapshot {
+impl TaskView {
     /// A task as the ledger has it; a finished one is as of `otherwise` or the newest call.
     pub(super) fn of(
-        ledger: &Ledger,
+        snapshot: &Snapshot,
         task: &Arc<StoreImageTask>,
         otherwise: Option<CallTime>,
     ) -> Option<Self> {
         Some(Self {
             task: task.clone(),
-            as_of: ledger.told(&task.key).or(otherwise).or(ledger.newest_call())?,
-            estimated_completion: ledger.estimated_completion(task),
+            as_of: snapshot.observed_at(&task.key).or(otherwise).or(snapshot.newest_call())?,
+            estimated_completion: snapshot.estimated_completion(task),
             degraded: None,
         })
     }
@@ -133,8 +133,8 @@ impl Topic {
 
     pub(super) fn is_over(&self) -> bool {
         match &self.state.borrow().state {
-            State::Awaited => false,
-            State::Known(snapshot) => snapshot.task.state.is_terminal(),
+            State::Pending => false,
+            State::Known(view) => view.task.state.is_terminal(),
             State::Ended(_) => true,
         }
     }
@@ -142,31 +142,31 @@ impl Topic {
     /// The call that the state is from.
     pub(super) fn as_of(&self) -> Option<CallTime> {
         match &self.state.borrow().state {
-            State::Known(snapshot) => Some(snapshot.as_of),
-            State::Awaited | State::Ended(_) => None,
+            State::Known(view) => Some(view.as_of),
+            State::Pending | State::Ended(_) => None,
         }
     }
 
     /// Takes over what a ledger knows.
-    pub(super) fn learn(&self, target: &Target, ledger: &Ledger) {
-        match (target.find(ledger), target) {
+    pub(super) fn learn(&self, target: &Target, snapshot: &Snapshot) {
+        match (target.find(snapshot), target) {
             (Some(task), _) => {
-                if let Some(snapshot) = Snapshot::of(ledger, task, None) {
-                    self.publish_news(snapshot);
+                if let Some(view) = TaskView::of(snapshot, task, None) {
+                    self.publish_update(view);
                 }
             }
             (None, Target::Task(_)) => self.publish(State::Ended(Ended::Gone)),
-            (None, Target::Appearance { .. }) => {}
+            (None, Target::NextTask { .. }) => {}
         }
     }
 
     /// The last refresh succeeded, or failed in this way.
     pub(super) fn set_degraded(&self, error: Option<(UpstreamError, SystemTime)>) {
-        let State::Known(mut snapshot) = self.state.borrow().state.clone() else { return };
-        let known_since = snapshot.degraded.as_ref().map(|degraded| degraded.since);
-        snapshot.degraded =
+        let State::Known(mut view) = self.state.borrow().state.clone() else { return };
+        let known_since = view.degraded.as_ref().map(|degraded| degraded.since);
+        view.degraded =
             error.map(|(error, now)| Degraded { error, since: known_since.unwrap_or(now) });
-        self.publish(State::Known(snapshot));
+        self.publish(State::Known(view));
     }
 
     pub(super) fn end(&self, why: Ended) {
@@ -175,7 +175,7 @@ impl Topic {
 
     /// A snapshot from a ledger knows nothing of trouble: what is set stays until a refresh
     /// succeeds, unless this is that success.
-    fn publish_news(&self, mut news: Snapshot) {
+    fn publish_update(&self, mut news: TaskView) {
         if let State::Known(known) = &self.state.borrow().state {
             news.as_of = news.as_of.max(known.as_of);
             if news.as_of == known.as_of {
@@ -193,7 +193,7 @@ impl Topic {
         self.state.send_if_modified(|published| {
             let changed = match (&published.state, &state) {
                 (State::Known(known), State::Known(news)) => known.differs(news),
-                (State::Awaited, State::Awaited) => false,
+                (State::Pending, State::Pending) => false,
                 _ => true,
             };
             published.change += u64::from(changed);
@@ -204,7 +204,7 @@ impl Topic {
 
     pub(super) fn subscribe(&self, awaits: bool, closed: Arc<Notify>) -> Subscriber {
         let state = self.state.subscribe();
-        Subscriber { state, seen: None, awaits, over: false, _closed: Farewell(closed) }
+        Subscriber { state, seen: None, awaits, over: false, _closed: NotifyOnDrop(closed) }
     }
 }
 
@@ -214,7 +214,7 @@ pub(super) struct Subscriber {
     seen: Option<u64>,
     awaits: bool,
     over: bool,
-    _closed: Farewell,
+    _closed: NotifyOnDrop,
 }
 
 impl Subscriber {
@@ -232,17 +232,17 @@ impl Subscriber {
         };
         self.seen = Some(change);
         self.over = match &state {
-            State::Known(snapshot) => !self.awaits && snapshot.task.state.is_terminal(),
+            State::Known(view) => !self.awaits && view.task.state.is_terminal(),
             State::Ended(_) => true,
-            State::Awaited => false,
+            State::Pending => false,
         };
         Some(state)
     }
 
-    pub(super) fn current(&self) -> Option<Snapshot> {
+    pub(super) fn current(&self) -> Option<TaskView> {
         match &self.state.borrow().state {
-            State::Known(snapshot) => Some(snapshot.clone()),
-            State::Awaited | State::Ended(_) => None,
+            State::Known(view) => Some(view.clone()),
+            State::Pending | State::Ended(_) => None,
         }
     }
 
@@ -254,9 +254,9 @@ impl Subscriber {
 
 /// Has the poller look whether anybody is left. Stands last in the struct, since fields are dropped
 /// in order: the receiver must be gone by then.
-struct Farewell(Arc<Notify>);
+struct NotifyOnDrop(Arc<Notify>);
 
-impl Drop for Farewell {
+impl Drop for NotifyOnDrop {
     fn drop(&mut self) {
         self.0.notify_one();
     }

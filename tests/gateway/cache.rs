@@ -661,7 +661,7 @@ async fn too_many_waiting_are_refused_and_those_who_wait_are_not_harmed() {
 #[tokio::test]
 async fn too_many_different_questions_are_refused_and_a_known_one_is_not() {
     let mut setup = Setup::default();
-    setup.gateway.cache.max_needs = 10;
+    setup.gateway.cache.max_queries = 10;
     setup.simulator.latency = SECOND;
     let rig = setup.start().await;
     rig.add(finished(50));

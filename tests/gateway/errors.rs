@@ -115,13 +115,16 @@ async fn an_endpoint_where_nobody_listens_is_unavailable() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     drop(listener);
-    let connect = Ec2::at_endpoint(&format!("http://{address}"), Settings::default()).connect();
+    let make_upstream =
+        Ec2::at_endpoint(&format!("http://{address}"), Settings::default()).make_upstream();
     let scope = amistore_gateway::domain::Scope {
         account: amistore_gateway::domain::AccountName::default(),
         region: amistore_gateway::domain::Region::parse("us-east-1").expect("valid"),
     };
-    let cache =
-        amistore_gateway::cache::Cache::new(amistore_gateway::cache::Settings::default(), connect);
+    let cache = amistore_gateway::cache::Cache::new(
+        amistore_gateway::cache::Settings::default(),
+        make_upstream,
+    );
     let cache = cache.scope(&scope).expect("room");
     let error = cache.dry_run().await.expect_err("nobody listens");
     let amistore_gateway::cache::CacheError::Upstream(error) = error else { panic!("{error:?}") };

@@ -87,9 +87,9 @@ impl Setup {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let stop = CancellationToken::new();
-        let connect = Ec2::at_endpoint(&endpoint, self.gateway.ec2.clone()).connect();
+        let make_upstream = Ec2::at_endpoint(&endpoint, self.gateway.ec2.clone()).make_upstream();
         let serving =
-            server::serve(listener, self.gateway, connect, stop.clone().cancelled_owned());
+            server::serve(listener, self.gateway, make_upstream, stop.clone().cancelled_owned());
         let served = Some(tokio::spawn(serving));
         Rig { simulator, address, stop, served, _end: end.drop_guard(), _clock: clock }
     }

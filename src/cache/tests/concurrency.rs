@@ -14,15 +14,17 @@ use tokio::{
 use tower::util::BoxCloneSyncService;
 
 use super::{
-    Cache, Ledger, Settings,
-    need::Need,
-    outcome::{CacheError, Found, Outcome},
-    properties::{Ask, FEW, Step, Story, ask, life, listing, not_turned_back},
+    model::{Ask, FEW, Step, Story, ask, life, listing, not_turned_back},
+    support::{Clock, image_id},
+};
+use crate::cache::{
+    Cache, Settings, Snapshot,
+    outcome::{CacheError, CacheRead, Outcome},
+    query::Query,
     scope::ScopeCache,
-    testing::{Clock, image_id},
 };
 use crate::domain::{
-    AccountName, DescribeRequest, DescribeResponse, ErrorKind, Question, Region, Scope,
+    AccountName, DescribeRequest, DescribeResponse, DescribeTarget, ErrorKind, Region, Scope,
     TaskStateKind, UpstreamError,
 };
 
@@ -35,7 +37,7 @@ enum Event {
     /// Time passes, tasks start, tokens expire.
     Life(Step),
     /// So many callers arrive. None of them waits for longer than their patience.
-    Crowd { question: Ask, callers: usize, max_staleness: Option<u64>, patience: Option<u64> },
+    Crowd { target: Ask, callers: usize, max_staleness: Option<u64>, patience: Option<u64> },
     /// The next calls fail.
     Fault { transient: bool, calls: usize },
 }
@@ -45,8 +47,8 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         5 => life().prop_map(Event::Life),
         5 => (ask(), 1..6_usize, some_seconds(), some_seconds()).prop_map(
-            |(question, callers, max_staleness, patience)| Event::Crowd {
-                question, callers, max_staleness, patience
+            |(target, callers, max_staleness, patience)| Event::Crowd {
+                target, callers, max_staleness, patience
             }
         ),
         1 => (any::<bool>(), 1..3_usize)
@@ -59,21 +61,21 @@ struct Ec2 {
     story: Story,
     lag: usize,
     faults: Vec<bool>,
-    asked: Vec<Question>,
+    asked: Vec<DescribeTarget>,
     failed: usize,
 }
 
 type Shared = Arc<Mutex<Ec2>>;
 
 impl Ec2 {
-    fn answer(&mut self, question: &Question) -> Result<DescribeResponse, UpstreamError> {
-        self.asked.push(question.clone());
+    fn answer(&mut self, target: &DescribeTarget) -> Result<DescribeResponse, UpstreamError> {
+        self.asked.push(target.clone());
         if let Some(transient) = self.faults.pop() {
             self.failed += 1;
             let kind = if transient { ErrorKind::Unavailable } else { ErrorKind::Denied };
             return Err(refusal(kind, "Fault"));
         }
-        match self.story.ec2.answer(question, self.lag) {
+        match self.story.ec2.answer(target, self.lag) {
             Some(answer) => Ok(DescribeResponse::Tasks(answer)),
             None => Err(refusal(ErrorKind::InvalidRequest, "InvalidNextToken")),
         }
@@ -89,7 +91,7 @@ fn scope_of(ec2: &Shared, settings: Settings) -> (Cache, Arc<ScopeCache>) {
     let ec2 = ec2.clone();
     let upstream = tower::service_fn(move |request: DescribeRequest| {
         // EC2's state is that of the call's arrival.
-        let answer = ec2.lock().unwrap_or_else(PoisonError::into_inner).answer(&request.question);
+        let answer = ec2.lock().unwrap_or_else(PoisonError::into_inner).answer(&request.target);
         async move {
             sleep(LATENCY).await;
             answer
@@ -106,7 +108,7 @@ fn scope_of(ec2: &Shared, settings: Settings) -> (Cache, Arc<ScopeCache>) {
 struct Told {
     arrived: Instant,
     max_staleness: Option<u64>,
-    result: Result<Found, CacheError>,
+    result: Result<CacheRead, CacheError>,
 }
 
 impl Told {
@@ -155,7 +157,7 @@ impl Life {
         self.ec2.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ledger(&self) -> Arc<Ledger> {
+    fn snapshot(&self) -> Arc<Snapshot> {
         self.scope.subscribe().borrow().clone()
     }
 
@@ -170,14 +172,14 @@ impl Life {
                 self.faults += calls;
                 self.ec2().faults.extend(std::iter::repeat_n(transient, calls));
             }
-            Event::Crowd { question, callers, max_staleness, patience } => {
-                let Some(need) = Story::need_by(&self.ledger(), &question) else { return Ok(()) };
+            Event::Crowd { target, callers, max_staleness, patience } => {
+                let Some(query) = Story::query_by(&self.snapshot(), &target) else { return Ok(()) };
                 self.crowds += 1;
                 for _ in 0..callers {
-                    let (scope, need) = (self.scope.clone(), need.clone());
+                    let (scope, query) = (self.scope.clone(), query.clone());
                     self.asking.spawn(async move {
                         let arrived = Instant::now();
-                        let asked = scope.get(need, max_staleness.map(Duration::from_secs));
+                        let asked = scope.get(query, max_staleness.map(Duration::from_secs));
                         let patience = patience.map_or(Duration::MAX, Duration::from_secs);
                         let result = timeout(patience, asked).await.ok()?;
                         Some(Told { arrived, max_staleness, result })
@@ -191,7 +193,7 @@ impl Life {
     fn waits_for_ever(&self) -> TestCaseError {
         let asked = &self.ec2().asked;
         let last = &asked[asked.len().saturating_sub(10)..];
-        let last: Vec<_> = last.iter().map(|question| format!("{question:?}")).collect();
+        let last: Vec<_> = last.iter().map(|target| format!("{target:?}")).collect();
         TestCaseError::fail(format!(
             "somebody waits for ever; the last of {} questions: {last:#?}",
             asked.len()
@@ -201,11 +203,11 @@ impl Life {
     /// How all fared who did not give up.
     async fn end(&mut self) -> Result<Vec<Told>, TestCaseError> {
         let mut all = Vec::new();
-        while let Some(told) = timeout(Duration::from_hours(1), self.asking.join_next())
+        while let Some(observed_at) = timeout(Duration::from_hours(1), self.asking.join_next())
             .await
             .map_err(|_| self.waits_for_ever())?
         {
-            all.extend(told.expect("no caller panics"));
+            all.extend(observed_at.expect("no caller panics"));
         }
         // The refreshes that nobody waits for end, too.
         sleep(Duration::from_hours(1)).await;
@@ -216,19 +218,24 @@ impl Life {
 /// Every need is met in the end, from calls that are new enough, or was refused by a call that failed.
 async fn all_are_answered(events: Vec<Event>, lag: usize) -> Result<(), TestCaseError> {
     let mut life = Life::new(lag, Settings::default());
-    let mut before = life.ledger();
+    let mut before = life.snapshot();
     for event in events {
         life.live(event).await?;
-        let after = life.ledger();
+        let after = life.snapshot();
         for known in before.tasks_after(None) {
             let now = after.task(&known.key);
             prop_assert!(now.is_some_and(|now| not_turned_back(known, now)), "{known:?}");
         }
         before = after;
     }
-    for told in life.end().await? {
-        prop_assert!(told.is_fresh(), "too old: {:?} for {:?}", told.result, told.max_staleness);
-        if let Err(error) = told.result {
+    for observed_at in life.end().await? {
+        prop_assert!(
+            observed_at.is_fresh(),
+            "too old: {:?} for {:?}",
+            observed_at.result,
+            observed_at.max_staleness
+        );
+        if let Err(error) = observed_at.result {
             prop_assert!(life.faults > 0, "{error:?}, and no call failed");
         }
     }
@@ -240,7 +247,7 @@ async fn all_are_answered(events: Vec<Event>, lag: usize) -> Result<(), TestCase
     prop_assert!(calls <= most, "{calls} calls for {} crowds, at most {most}", life.crowds);
     // No error is stored: once EC2 is well, everything is answered.
     life.ec2().faults.clear();
-    let all = Story::need_by(&before, &Ask::everything()).expect("a need");
+    let all = Story::query_by(&before, &Ask::everything()).expect("a need");
     let healed = life.scope.get(all, Some(Duration::ZERO)).await;
     prop_assert!(healed.is_ok(), "{healed:?}");
     Ok(())
@@ -248,7 +255,7 @@ async fn all_are_answered(events: Vec<Event>, lag: usize) -> Result<(), TestCase
 
 /// Bounds that any crowd is over now and then.
 fn narrow() -> Settings {
-    Settings { max_waiting: 6, max_needs: 3, max_tasks: 15, ..Settings::default() }
+    Settings { max_waiting: 6, max_queries: 3, max_tasks: 15, ..Settings::default() }
 }
 
 /// What is over a bound is refused, and whoever was let in is answered.
@@ -258,16 +265,21 @@ async fn bounds_hold(events: Vec<Event>) -> Result<(), TestCaseError> {
         life.live(event).await?;
         tokio::task::yield_now().await;
         let state = life.scope.state();
-        let (waiting, needs) = (state.open.waiting(), state.open.needs());
-        prop_assert!(waiting <= narrow().max_waiting && needs <= narrow().max_needs);
-        let ledger = life.ledger();
+        let (waiting, queries) = (state.queue.waiting(), state.queue.queries());
+        prop_assert!(waiting <= narrow().max_waiting && queries <= narrow().max_queries);
+        let snapshot = life.snapshot();
         // What is unfinished is never dropped, nor what hides it; EC2 bounds it.
-        let most = narrow().max_tasks.max(2 * ledger.unfinished());
-        prop_assert!(ledger.len() <= most, "{} tasks, {most} allowed", ledger.len());
+        let most = narrow().max_tasks.max(2 * snapshot.unfinished());
+        prop_assert!(snapshot.len() <= most, "{} tasks, {most} allowed", snapshot.len());
     }
-    for told in life.end().await? {
-        prop_assert!(told.is_fresh(), "too old: {:?} for {:?}", told.result, told.max_staleness);
-        match told.result {
+    for observed_at in life.end().await? {
+        prop_assert!(
+            observed_at.is_fresh(),
+            "too old: {:?} for {:?}",
+            observed_at.result,
+            observed_at.max_staleness
+        );
+        match observed_at.result {
             Ok(_) | Err(CacheError::TooManyWaiting | CacheError::TooManyTasks) => {}
             Err(error) => prop_assert!(life.faults > 0, "{error:?}, and no call failed"),
         }
@@ -277,7 +289,7 @@ async fn bounds_hold(events: Vec<Event>) -> Result<(), TestCaseError> {
 
 /// Somebody asks while others ask something again and again, and want nothing older than their
 /// question: three times in each call.
-async fn is_answered_while_others_ask(wanted: Need, hot: Need) -> Result<(), TestCaseError> {
+async fn is_answered_while_others_ask(wanted: Query, hot: Query) -> Result<(), TestCaseError> {
     let mut life = Life::new(0, Settings::default());
     for round in 0..8 {
         let images = (0..8).map(|image| (2 * round + image % 2, image % 3 == 0)).collect();
@@ -311,11 +323,11 @@ fn none_waits_for_ever_while_others_keep_asking() {
     let everything = listing(&[], None, 1000);
     let top = listing(&[], None, 1);
     let failed = |count| listing(&[TaskStateKind::Failed], None, count);
-    let images = |from: u64| Need::Latest {
+    let images = |from: u64| Query::Latest {
         images: (from..from + 45).map(image_id).collect(),
         bucket: None,
     };
-    let one = Need::Latest { images: [image_id(900)].into(), bucket: None };
+    let one = Query::Latest { images: [image_id(900)].into(), bucket: None };
     for (wanted, hot) in [
         (everything.clone(), everything.clone()),
         (everything, top.clone()),

@@ -14,19 +14,19 @@ use quick_xml::{Reader, events::Event};
 /// The answer is not a whole XML document of the action.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer is not a whole XML document of DescribeStoreImageTasks")]
-pub(super) struct NotWhole;
+pub(super) struct IncompleteResponse;
 
 /// The root of an answer (EC2 service model, DescribeStoreImageTasks).
 const ROOT: &str = "DescribeStoreImageTasksResponse";
 
 /// The check, as a part of each call.
 #[derive(Debug)]
-pub(super) struct WholeAnswer;
+pub(super) struct ResponseIntegrity;
 
-// === impl WholeAnswer ===
+// === impl ResponseIntegrity ===
 
 #[aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint]
-impl Intercept for WholeAnswer {
+impl Intercept for ResponseIntegrity {
     fn name(&self) -> &'static str {
         "WholeAnswer"
     }
@@ -40,12 +40,12 @@ impl Intercept for WholeAnswer {
         let response = context.response();
         // Errors are told apart by their status where their body says nothing.
         let whole = !response.status().is_success()
-            || response.body().bytes().is_some_and(|body| is_whole(body).unwrap_or(false));
-        if whole { Ok(()) } else { Err(NotWhole.into()) }
+            || response.body().bytes().is_some_and(|body| is_complete(body).unwrap_or(false));
+        if whole { Ok(()) } else { Err(IncompleteResponse.into()) }
     }
 }
 
-fn is_whole(body: &[u8]) -> Result<bool, quick_xml::Error> {
+fn is_complete(body: &[u8]) -> Result<bool, quick_xml::Error> {
     let mut reader = Reader::from_reader(body);
     let mut depth = 0_usize;
     let mut closed = false;
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     fn whole(body: &str) -> bool {
-        is_whole(body.as_bytes()).unwrap_or(false)
+        is_complete(body.as_bytes()).unwrap_or(false)
     }
 
     #[test]

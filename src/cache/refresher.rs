@@ -7,11 +7,11 @@ use tokio::time::{Instant, timeout};
 use tower::{Service as _, ServiceExt as _};
 
 use super::{
-    ledger::{Call, Ledger},
-    open::Open,
     outcome::{CacheError, StaleReason},
-    plan::{Demand, Lack, Plan, grows, lack, serves},
-    scope::{Refusal, ScopeCache, State, Verdict},
+    plan::{Gap, PendingQuery, Plan, find_gap},
+    scope::{Refusal, ScopeCache, State, WaitOutcome},
+    snapshot::{Fetch, Snapshot},
+    wait_queue::WaitQueue,
 };
 use crate::domain::{
     CallTime, DescribeRequest, DescribeResponse, ErrorKind, ImageId, NextToken, Upstream,
@@ -27,72 +27,72 @@ const TOKENS_REFUSED_IN_A_ROW: u32 = 3;
 const SLOW: Duration = Duration::from_secs(2);
 
 /// Starts a keeper unless there is one.
-pub(super) fn ensure(cache: &Arc<ScopeCache>, state: &mut State) {
-    if !state.kept {
-        state.kept = true;
-        tokio::spawn(Keeper::new(cache.clone()).keep());
+pub(super) fn spawn_if_idle(cache: &Arc<ScopeCache>, state: &mut State) {
+    if !state.running {
+        state.running = true;
+        tokio::spawn(Refresher::new(cache.clone()).run());
     }
 }
 
-struct Keeper {
+struct Refresher {
     cache: Arc<ScopeCache>,
     plan: Plan,
     tokens_refused: u32,
     /// The token that the newest answer gave.
     token: Option<NextToken>,
     /// Nothing was needed any more, and callers know it.
-    retired: bool,
+    finished: bool,
 }
 
 /// Where the keeper goes, also when it panics: who waits is told by the closing channel, and the
 /// next to ask starts a new keeper on the same ledger.
-impl Drop for Keeper {
+impl Drop for Refresher {
     fn drop(&mut self) {
-        if self.retired {
+        if self.finished {
             return;
         }
         let mut state = self.cache.state();
-        state.kept = false;
-        state.give_stale = None;
-        state.open = Open::default();
+        state.running = false;
+        state.serve_stale = None;
+        state.queue = WaitQueue::default();
     }
 }
 
-impl Keeper {
+impl Refresher {
     fn new(cache: Arc<ScopeCache>) -> Self {
-        Self { cache, plan: Plan::default(), tokens_refused: 0, token: None, retired: false }
+        Self { cache, plan: Plan::default(), tokens_refused: 0, token: None, finished: false }
     }
 
-    async fn keep(mut self) {
+    async fn run(mut self) {
         let mut upstream = self.cache.upstream.clone();
         // The plan is made when a call may start, not when the wait for it begins: what arrives
         // while the budget is spent is part of it.
-        while self.is_needed() {
+        while self.has_pending_queries() {
             if let Err(error) = self.admission(&mut upstream).await {
                 self.fail_where(None, &error, |_, _| true);
                 continue;
             }
-            let Some(call) = self.next_call() else { continue };
+            let Some(fetch) = self.next_fetch() else { continue };
             let at = CallTime::now();
-            let request = DescribeRequest { question: call.question(), dry_run: false };
+            let request = DescribeRequest { target: fetch.target(), dry_run: false };
             let mut asking = upstream.call(request);
             let answer = match timeout(SLOW, &mut asking).await {
                 Ok(answer) => answer,
-                Err(_) => self.giving_stale(StaleReason::Slow, asking).await,
+                Err(_) => self.serving_stale(StaleReason::Slow, asking).await,
             };
-            self.settle(&call, answer, at);
+            self.settle(&fetch, answer, at);
         }
     }
 
     /// Whether anything is needed. If not, the keeper is retired under the same lock under which
     /// callers look for one.
-    fn is_needed(&mut self) -> bool {
-        let ledger = self.ledger();
+    fn has_pending_queries(&mut self) -> bool {
+        let snapshot = self.snapshot();
         let mut state = self.cache.state();
-        self.dismiss(&mut state, &ledger);
-        state.kept = !state.open.is_empty();
-        self.retired = !state.kept;
-        state.kept
+        self.dismiss(&mut state, &snapshot);
+        state.running = !state.queue.is_empty();
+        self.finished = !state.running;
+        state.running
     }
 
     /// Waits until the budget has a call for this scope.
@@ -101,106 +101,109 @@ impl Keeper {
         if let Poll::Ready(ready) = futures_util::poll!(&mut ready) {
             return ready.map(|_| ());
         }
-        self.giving_stale(StaleReason::BudgetSpent, ready).await.map(|_| ())
+        self.serving_stale(StaleReason::BudgetSpent, ready).await.map(|_| ())
     }
 
     /// Whoever takes an old answer need not wait for this.
-    async fn giving_stale<T>(&self, reason: StaleReason, work: impl Future<Output = T>) -> T {
+    async fn serving_stale<T>(&self, reason: StaleReason, work: impl Future<Output = T>) -> T {
         {
             let mut state = self.cache.state();
-            state.give_stale = Some(reason.clone());
-            state.open.give_stale(|| Verdict::Stale(reason.clone()));
+            state.serve_stale = Some(reason.clone());
+            state.queue.serve_stale(|| WaitOutcome::Stale(reason.clone()));
         }
         let done = work.await;
-        self.cache.state().give_stale = None;
+        self.cache.state().serve_stale = None;
         done
     }
 
-    fn next_call(&mut self) -> Option<Call> {
-        let ledger = self.ledger();
+    fn next_fetch(&mut self) -> Option<Fetch> {
+        let snapshot = self.snapshot();
         let mut state = self.cache.state();
-        self.dismiss(&mut state, &ledger);
-        let demands = state.open.demands();
-        let call = self.plan.next(&ledger, &demands);
-        if call.is_none() && !demands.is_empty() {
+        self.dismiss(&mut state, &snapshot);
+        let pending_queries = state.queue.pending_queries();
+        let fetch = self.plan.next(&snapshot, &pending_queries);
+        if fetch.is_none() && !pending_queries.is_empty() {
             // A fault in the plan must not become a keeper that turns in circles.
-            tracing::error!(scope = %self.cache.scope, "the plan has no call for {demands:?}");
-            state.open.fail(None, |_| true, || Verdict::Refused(CacheError::KeeperLost));
+            tracing::error!(scope = %self.cache.scope, "the plan has no call for {pending_queries:?}");
+            state.queue.fail(None, |_| true, || WaitOutcome::Refused(CacheError::RefresherLost));
         }
-        call
+        fetch
     }
 
     /// Tells whoever is satisfied, forgets whoever has gone away, and refuses what there is no room
     /// for.
-    fn dismiss(&self, state: &mut State, ledger: &Arc<Ledger>) {
-        state.open.dismiss(|need| need.known(ledger), || Verdict::Met(ledger.clone()));
-        if ledger.len() >= self.cache.settings.max_tasks {
-            let no_room =
-                |demand: Demand<'_>| lack(ledger, demand).is_some_and(|lack| grows(ledger, &lack));
-            state.open.fail(None, no_room, || Verdict::Refused(CacheError::TooManyTasks));
+    fn dismiss(&self, state: &mut State, snapshot: &Arc<Snapshot>) {
+        state
+            .queue
+            .dismiss(|query| query.freshness(snapshot), || WaitOutcome::Met(snapshot.clone()));
+        if snapshot.len() >= self.cache.settings.max_tasks {
+            let no_room = |pending_query: PendingQuery<'_>| {
+                find_gap(snapshot, pending_query).is_some_and(|gap| gap.adds_tasks(snapshot))
+            };
+            state.queue.fail(None, no_room, || WaitOutcome::Refused(CacheError::TooManyTasks));
         }
     }
 
     fn settle(
         &mut self,
-        call: &Call,
+        fetch: &Fetch,
         answer: Result<DescribeResponse, UpstreamError>,
         at: CallTime,
     ) {
         match answer {
             Ok(DescribeResponse::Tasks(answer)) => {
                 self.token.clone_from(&answer.next);
-                if matches!(call, Call::Page { token: Some(_), .. }) {
+                if matches!(fetch, Fetch::Page { token: Some(_), .. }) {
                     self.tokens_refused = 0;
                 }
-                let ledger = self.ledger();
+                let snapshot = self.snapshot();
                 let mut state = self.cache.state();
-                self.plan.learn(call, &answer.tasks, &ledger, &state.open.demands());
+                self.plan.learn(fetch, &answer.tasks, &snapshot, &state.queue.pending_queries());
                 drop(state);
-                let ledger = ledger.merge(call, &answer, at);
+                let snapshot = snapshot.merge(fetch, &answer, at);
                 let most = self.cache.settings.max_tasks;
-                self.publish(if ledger.len() > most { ledger.cut_to(most) } else { ledger });
+                self.publish(if snapshot.len() > most { snapshot.cut_to(most) } else { snapshot });
             }
-            Ok(DescribeResponse::Permitted) => self.fail(call, at, &answered_as_dry_run()),
+            Ok(DescribeResponse::Permitted) => self.fail(fetch, at, &answered_as_dry_run()),
             Err(error) => {
                 tracing::debug!(scope = %self.cache.scope, code = %error.code, "EC2 call failed: {error}");
-                self.settle_error(call, &error, at);
+                self.settle_error(fetch, &error, at);
             }
         }
     }
 
-    fn settle_error(&mut self, call: &Call, error: &UpstreamError, at: CallTime) {
-        match call {
-            Call::Page { filter, token: Some(token), .. } if error.blames_the_token() => {
-                self.publish(self.ledger().forget_token(filter, token));
+    fn settle_error(&mut self, fetch: &Fetch, error: &UpstreamError, at: CallTime) {
+        match fetch {
+            Fetch::Page { filter, token: Some(token), .. } if error.blames_the_token() => {
+                self.publish(self.snapshot().forget_token(filter, token));
                 self.tokens_refused += u32::from(self.token.as_ref() == Some(token));
                 if self.tokens_refused >= TOKENS_REFUSED_IN_A_ROW {
                     self.tokens_refused = 0;
-                    self.fail(call, at, error);
+                    self.fail(fetch, at, error);
                 }
             }
-            Call::Images(images) if error.blames_an_image() => self.blame(images, error, at),
+            Fetch::Images(images) if error.blames_an_image() => self.blame(images, error, at),
             _ => {
                 if !error.kind.is_transient() {
-                    self.remember(call, error, at);
+                    self.remember(fetch, error, at);
                 }
-                self.fail(call, at, error);
+                self.fail(fetch, at, error);
             }
         }
     }
 
     /// EC2 said no: to everything, or to this question.
-    fn remember(&self, call: &Call, error: &UpstreamError, at: CallTime) {
+    fn remember(&self, fetch: &Fetch, error: &UpstreamError, at: CallTime) {
         let refusal = self.refusal(error, at);
         let mut state = self.cache.state();
         let refusals = &mut state.refusals;
         refusals.expire(Instant::now());
-        match call {
-            _ if concerns_everything(call, error) => refusals.scope = Some(refusal),
-            Call::Page { filter, .. } => {
+        match fetch {
+            _ if concerns_everything(fetch, error) => refusals.scope = Some(refusal),
+            Fetch::Page { filter, .. } => {
                 refusals.listings.insert(filter.clone(), refusal);
             }
-            Call::Images(images) => {
+            Fetch::Images(images) => {
                 refusals.images.extend(images.iter().map(|image| (*image, refusal.clone())));
             }
         }
@@ -213,16 +216,16 @@ impl Keeper {
             images.iter().filter(|image| names(&error.message, image)).copied().collect();
         let refused = match (images, named.len()) {
             ([_], _) => images.to_vec(),
-            (_, 0) => return self.plan.suspects.failed(images),
+            (_, 0) => return self.plan.bisection.failed(images),
             _ => named,
         };
-        let mut ledger = (*self.ledger()).clone();
+        let mut snapshot = (*self.snapshot()).clone();
         for image in &refused {
-            ledger = ledger.merge_refusal(image, at);
+            snapshot = snapshot.merge_refusal(image, at);
         }
-        self.publish(ledger);
+        self.publish(snapshot);
         let refusal = self.refusal(error, at);
-        self.plan.suspects.refused(&refused);
+        self.plan.bisection.refused(&refused);
         {
             let mut state = self.cache.state();
             state.refusals.expire(Instant::now());
@@ -230,22 +233,22 @@ impl Keeper {
                 state.refusals.images.insert(*image, refusal.clone());
             }
         }
-        let asked = Call::Images(refused);
-        self.fail_where(Some(at), error, |ledger, lack| serves(ledger, &asked, lack));
+        let asked = Fetch::Images(refused);
+        self.fail_where(Some(at), error, |snapshot, gap| asked.advances(snapshot, gap));
     }
 
     /// Fails whoever this call was for. An error is an answer like any other: it counts for those
     /// whom an answer of the same call would have satisfied, and not for who came later.
-    fn fail(&mut self, call: &Call, at: CallTime, error: &UpstreamError) {
-        let everything = concerns_everything(call, error);
-        if matches!(call, Call::Page { .. }) {
-            self.plan.learn(call, &[], &self.ledger(), &[]);
+    fn fail(&mut self, fetch: &Fetch, at: CallTime, error: &UpstreamError) {
+        let everything = concerns_everything(fetch, error);
+        if matches!(fetch, Fetch::Page { .. }) {
+            self.plan.learn(fetch, &[], &self.snapshot(), &[]);
         }
-        self.fail_where(Some(at), error, |ledger, lack| {
+        self.fail_where(Some(at), error, |snapshot, gap| {
             // Where a page was walked to for the sake of images, look-ups may still bring them.
             let has_other_ways =
-                matches!((call, lack), (Call::Page { token: Some(_), .. }, Lack::Images { .. }));
-            everything || (serves(ledger, call, lack) && !has_other_ways)
+                matches!((fetch, gap), (Fetch::Page { token: Some(_), .. }, Gap::Images { .. }));
+            everything || (fetch.advances(snapshot, gap) && !has_other_ways)
         });
     }
 
@@ -253,14 +256,14 @@ impl Keeper {
         &self,
         at: Option<CallTime>,
         error: &UpstreamError,
-        concerned: impl Fn(&Ledger, &Lack) -> bool,
+        concerned: impl Fn(&Snapshot, &Gap) -> bool,
     ) {
-        let ledger = self.ledger();
-        let concerned = |demand: Demand<'_>| {
-            lack(&ledger, demand).is_some_and(|lack| concerned(&ledger, &lack))
+        let snapshot = self.snapshot();
+        let concerned = |pending_query: PendingQuery<'_>| {
+            find_gap(&snapshot, pending_query).is_some_and(|gap| concerned(&snapshot, &gap))
         };
         let until = at.map(|at| at.instant);
-        self.cache.state().open.fail(until, concerned, || Verdict::Failed(error.clone()));
+        self.cache.state().queue.fail(until, concerned, || WaitOutcome::Failed(error.clone()));
     }
 
     fn refusal(&self, error: &UpstreamError, at: CallTime) -> Refusal {
@@ -268,21 +271,21 @@ impl Keeper {
         Refusal { at, until, error: error.clone() }
     }
 
-    fn ledger(&self) -> Arc<Ledger> {
-        self.cache.ledger.borrow().clone()
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.cache.snapshot.borrow().clone()
     }
 
-    fn publish(&self, ledger: Ledger) {
-        self.cache.ledger.send_replace(Arc::new(ledger));
+    fn publish(&self, snapshot: Snapshot) {
+        self.cache.snapshot.send_replace(Arc::new(snapshot));
     }
 }
 
 /// Whether a failure is the answer to all that could be asked: by its kind, or since without the
 /// listing of all tasks nothing can be told.
-fn concerns_everything(call: &Call, error: &UpstreamError) -> bool {
+fn concerns_everything(fetch: &Fetch, error: &UpstreamError) -> bool {
     error.kind.concerns_the_scope()
         || (!error.kind.is_transient()
-            && matches!(call, Call::Page { filter, .. } if filter.is_empty()))
+            && matches!(fetch, Fetch::Page { filter, .. } if filter.is_empty()))
 }
 
 /// Whether EC2's message names an image, and not just one whose ID begins alike.

@@ -1,6 +1,6 @@
 //! The ledger: all that EC2 has told of one scope, and as of when.
 //!
-//! An immutable value. [`Ledger::merge`] makes the next one out of an answer; both share what did
+//! An immutable value. [`Snapshot::merge`] makes the next one out of an answer; both share what did
 //! not change, so that readers hold a whole and consistent state for as long as they like, and a
 //! merge costs what the answer costs and not what the ledger holds.
 
@@ -12,10 +12,10 @@ use std::{
 
 use imbl::OrdMap;
 
-use super::{ground::Depth, listing::Listing, tasks::Tasks};
+use super::{coverage::Position, listing::Listing, tasks::Tasks};
 use crate::domain::{
-    Answer, CallTime, ImageId, ListingFilter, NextToken, Question, StoreImageTask, TaskFilter,
-    TaskKey,
+    Answer, CallTime, DescribeTarget, ImageId, ListingFilter, NextToken, StoreImageTask,
+    TaskFilter, TaskKey,
 };
 
 /// How long EC2 lists a task (API reference: "tasks of the last 31 days").
@@ -38,13 +38,13 @@ const LISTING_IDLE: Duration = Duration::from_mins(5);
 
 /// A call that the ledger knows how to merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Call {
+pub(super) enum Fetch {
     /// A page of a listing.
     Page {
         /// Of which tasks.
         filter: ListingFilter,
         /// How far down the page begins.
-        from: Depth,
+        from: Position,
         /// Leads there; None is the head page.
         token: Option<NextToken>,
     },
@@ -52,19 +52,19 @@ pub(super) enum Call {
     Images(Vec<ImageId>),
 }
 
-impl Call {
+impl Fetch {
     /// The head page of a listing.
     pub(super) fn head(filter: ListingFilter) -> Self {
-        Self::Page { filter, from: Depth::Top, token: None }
+        Self::Page { filter, from: Position::Top, token: None }
     }
 
     /// What is put to EC2.
-    pub(super) fn question(&self) -> Question {
+    pub(super) fn target(&self) -> DescribeTarget {
         match self {
             Self::Page { filter, token, .. } => {
-                Question::Listing { filter: filter.clone(), next: token.clone() }
+                DescribeTarget::Listing { filter: filter.clone(), next: token.clone() }
             }
-            Self::Images(images) => Question::Images(images.clone()),
+            Self::Images(images) => DescribeTarget::Images(images.clone()),
         }
     }
 }
@@ -76,14 +76,14 @@ pub(super) struct Lookup {
     pub(super) at: CallTime,
     /// The newest task of the listing that was settled by then. As long as the listing is known from
     /// the top down to here, it would show a newer task of the image.
-    pub(super) mark: Option<TaskKey>,
+    pub(super) watermark: Option<TaskKey>,
 }
 
 /// What is known of an unfinished task beside its state.
 #[derive(Clone, Debug)]
 struct Progress {
     /// The newest call whose answer tells of it, if only by leaving it out.
-    told: CallTime,
+    observed_at: CallTime,
     /// The newest call whose answer has it.
     listed: CallTime,
     /// When it was first seen, and how far it was then: the basis of the estimate.
@@ -92,7 +92,7 @@ struct Progress {
 
 /// How a task moves along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
+pub struct ProgressRate {
     /// Between the first and the newest call that told of it.
     pub watched_for: Duration,
     /// Percent gained in that time.
@@ -101,7 +101,7 @@ pub struct Pace {
     pub left: u8,
 }
 
-impl Pace {
+impl ProgressRate {
     /// How long one percent takes. None when nothing was gained yet.
     #[must_use]
     pub fn per_percent(&self) -> Option<Duration> {
@@ -117,7 +117,7 @@ impl Pace {
 
 /// All that is known of one scope. See the module.
 #[derive(Clone, Debug, Default)]
-pub struct Ledger {
+pub struct Snapshot {
     version: u64,
     newest_call: Option<CallTime>,
     tasks: Tasks,
@@ -129,7 +129,7 @@ pub struct Ledger {
     filtered: OrdMap<ListingFilter, Listing>,
 }
 
-impl Ledger {
+impl Snapshot {
     /// Grows with every merge.
     #[must_use]
     pub fn version(&self) -> u64 {
@@ -181,16 +181,16 @@ impl Ledger {
 
     /// The newest call whose answer tells of an unfinished task.
     #[must_use]
-    pub fn told(&self, key: &TaskKey) -> Option<CallTime> {
-        self.unfinished.get(key).map(|progress| progress.told)
+    pub fn observed_at(&self, key: &TaskKey) -> Option<CallTime> {
+        self.unfinished.get(key).map(|progress| progress.observed_at)
     }
 
     /// How an unfinished task moves along, going by what was seen so far.
     #[must_use]
-    pub fn pace(&self, task: &StoreImageTask) -> Option<Pace> {
-        let Progress { told, first, .. } = self.unfinished.get(&task.key)?;
-        Some(Pace {
-            watched_for: told.wall.duration_since(first.0).unwrap_or_default(),
+    pub fn progress_rate(&self, task: &StoreImageTask) -> Option<ProgressRate> {
+        let Progress { observed_at, first, .. } = self.unfinished.get(&task.key)?;
+        Some(ProgressRate {
+            watched_for: observed_at.wall.duration_since(first.0).unwrap_or_default(),
             gained: task.progress.saturating_sub(first.1),
             left: 100_u8.saturating_sub(task.progress),
         })
@@ -199,8 +199,8 @@ impl Ledger {
     /// When an unfinished task will be completed at its present pace. None until it has one.
     #[must_use]
     pub fn estimated_completion(&self, task: &StoreImageTask) -> Option<SystemTime> {
-        let remaining = self.pace(task)?.remaining()?;
-        self.told(&task.key)?.wall.checked_add(remaining)
+        let remaining = self.progress_rate(task)?.remaining()?;
+        self.observed_at(&task.key)?.wall.checked_add(remaining)
     }
 
     /// The newest call that was merged.
@@ -261,24 +261,24 @@ impl Ledger {
     /// The unfinished tasks down to a depth, and the newest call that tells of each.
     pub(super) fn unfinished_above<'a>(
         &'a self,
-        depth: &'a Depth,
+        position: &'a Position,
     ) -> impl Iterator<Item = (&'a StoreImageTask, CallTime)> {
         self.unfinished
             .iter()
-            .take_while(move |(key, _)| depth.reaches(key))
-            .filter_map(|(key, progress)| Some((&**self.task(key)?, progress.told)))
+            .take_while(move |(key, _)| position.reaches(key))
+            .filter_map(|(key, progress)| Some((&**self.task(key)?, progress.observed_at)))
     }
 
     /// The next ledger: this one and what EC2 answered to a call that started at `at`. A task that
     /// is known is never lost or turned back, whatever the order in which replicas answer.
     #[must_use]
-    pub(super) fn merge(&self, call: &Call, answer: &Answer, at: CallTime) -> Self {
+    pub(super) fn merge(&self, fetch: &Fetch, answer: &Answer, at: CallTime) -> Self {
         let mut next = self.clone();
         next.version += 1;
         next.newest_call = Some(at);
-        match call {
-            Call::Page { filter, from, .. } => next.merge_page(filter, from, answer, at),
-            Call::Images(images) => next.merge_images(images, answer, at),
+        match fetch {
+            Fetch::Page { filter, from, .. } => next.merge_page(filter, from, answer, at),
+            Fetch::Images(images) => next.merge_images(images, answer, at),
         }
         next.drop_old(at);
         next
@@ -290,7 +290,7 @@ impl Ledger {
     pub(super) fn merge_refusal(&self, image: &ImageId, at: CallTime) -> Self {
         let mut next = self.clone();
         next.version += 1;
-        next.tell_unfinished_of(image, None, at);
+        next.mark_unfinished_observed(image, None, at);
         next.drop_old(at);
         next
     }
@@ -322,8 +322,8 @@ impl Ledger {
         // Filtered listings are read again when they are asked for. The one of what is in progress
         // has lost nothing.
         let in_progress = ListingFilter::in_progress();
-        let kept = self.filtered.get(&in_progress).cloned();
-        next.filtered = kept.map(|listing| (in_progress, listing)).into_iter().collect();
+        let running = self.filtered.get(&in_progress).cloned();
+        next.filtered = running.map(|listing| (in_progress, listing)).into_iter().collect();
         match self.tasks.before(&newest_gone.key) {
             Some(last) => next.listing.cut_below(&last.key),
             None => next.listing = Listing::default(),
@@ -340,19 +340,25 @@ impl Ledger {
             && all.any(|older| !older.state.is_terminal())
     }
 
-    fn merge_page(&mut self, filter: &ListingFilter, from: &Depth, answer: &Answer, at: CallTime) {
+    fn merge_page(
+        &mut self,
+        filter: &ListingFilter,
+        from: &Position,
+        answer: &Answer,
+        at: CallTime,
+    ) {
         let mut listing = self.filtered(filter).cloned().unwrap_or_default();
         let bottom = listing.merge(from, answer, at, filter.is_lasting());
         if filter.is_lasting() {
             // What should be on the page and is not was left out. By another state it may be
             // rightly missing, and the page tells nothing of it.
-            let told: Vec<_> = self
+            let observed_at: Vec<_> = self
                 .unfinished_above(&bottom)
                 .filter(|(task, _)| !from.reaches(&task.key) && filter.matches(task))
                 .map(|(task, _)| task.key.clone())
                 .collect();
-            for key in told {
-                self.tell(&key, at);
+            for key in observed_at {
+                self.mark_observed(&key, at);
             }
         }
         for task in &answer.tasks {
@@ -370,11 +376,11 @@ impl Ledger {
     }
 
     fn merge_images(&mut self, images: &[ImageId], answer: &Answer, at: CallTime) {
-        let mark = self.listing.settled().cloned();
+        let watermark = self.listing.watermark().cloned();
         for image in images {
-            self.lookups.insert(*image, Lookup { at, mark: mark.clone() });
+            self.lookups.insert(*image, Lookup { at, watermark: watermark.clone() });
             let latest = answer.tasks.iter().find(|task| task.key.image_id == *image);
-            self.tell_unfinished_of(image, latest.map(|task| &task.key), at);
+            self.mark_unfinished_observed(image, latest.map(|task| &task.key), at);
         }
         for task in &answer.tasks {
             self.put(task, at);
@@ -383,20 +389,25 @@ impl Ledger {
 
     /// EC2 named this task as the latest of its image, or none: what is known to be newer was left
     /// out, and what is older was not spoken of.
-    fn tell_unfinished_of(&mut self, image: &ImageId, latest: Option<&TaskKey>, at: CallTime) {
+    fn mark_unfinished_observed(
+        &mut self,
+        image: &ImageId,
+        latest: Option<&TaskKey>,
+        at: CallTime,
+    ) {
         let newer: Vec<_> = self
             .tasks_of(image)
             .map(|task| task.key.clone())
             .take_while(|key| latest.is_none_or(|latest| key < latest))
             .collect();
         for key in newer {
-            self.tell(&key, at);
+            self.mark_observed(&key, at);
         }
     }
 
-    fn tell(&mut self, key: &TaskKey, at: CallTime) {
+    fn mark_observed(&mut self, key: &TaskKey, at: CallTime) {
         if let Some(progress) = self.unfinished.get_mut(key) {
-            progress.told = progress.told.max(at);
+            progress.observed_at = progress.observed_at.max(at);
         }
     }
 
@@ -414,11 +425,11 @@ impl Ledger {
         } else {
             let first = (at.wall, task.progress);
             let progress = self.unfinished.entry(task.key.clone()).or_insert(Progress {
-                told: at,
+                observed_at: at,
                 listed: at,
                 first,
             });
-            progress.told = progress.told.max(at);
+            progress.observed_at = progress.observed_at.max(at);
             progress.listed = progress.listed.max(at);
         }
         if known.is_none_or(|known| !Arc::ptr_eq(&known, &task)) {
@@ -436,7 +447,7 @@ impl Ledger {
         let missing: Vec<_> = self
             .unfinished
             .iter()
-            .filter(|(_, progress)| age(progress.listed, progress.told) > MISSING_FOR)
+            .filter(|(_, progress)| age(progress.listed, progress.observed_at) > MISSING_FOR)
             .map(|(key, _)| key.clone())
             .collect();
         for key in missing {
@@ -467,7 +478,7 @@ fn age(older: CallTime, newer: CallTime) -> Duration {
 mod tests {
     use super::*;
     use crate::{
-        cache::testing::{Clock, answer, head, image_id, images, next_page, token},
+        cache::tests::support::{Clock, answer, head, image_id, images, next_page, token},
         domain::TaskState,
     };
 
@@ -476,7 +487,8 @@ mod tests {
     #[test]
     fn a_merge_keeps_what_an_older_ledger_shows() {
         let clock = Clock::new();
-        let first = Ledger::default().merge(&head(), &answer(clock.done(1..=3), None), clock.at(0));
+        let first =
+            Snapshot::default().merge(&head(), &answer(clock.done(1..=3), None), clock.at(0));
         let second = first.merge(&head(), &answer(clock.done(0..=3), None), clock.at(5));
         assert_eq!(images(&first).len(), 3);
         assert_eq!(images(&second), [0, 1, 2, 3].map(image_id));
@@ -487,7 +499,7 @@ mod tests {
     fn a_merge_takes_news_and_never_turns_back_or_loses() {
         let clock = Clock::new();
         let task = |state, progress| answer(vec![clock.task(1, 10, state, progress)], None);
-        let mut ledger = Ledger::default().merge(&head(), &task(RUNNING, 10), clock.at(0));
+        let mut snapshot = Snapshot::default().merge(&head(), &task(RUNNING, 10), clock.at(0));
         for (second, news, expected) in [
             (1, task(RUNNING, 20), 20),
             (2, task(RUNNING, 15), 20),
@@ -495,14 +507,14 @@ mod tests {
             (4, task(TaskState::Completed, 100), 100),
             (5, task(RUNNING, 30), 100),
         ] {
-            ledger = ledger.merge(&head(), &news, clock.at(second));
-            let known = ledger.latest(&image_id(1), None).expect("not lost");
+            snapshot = snapshot.merge(&head(), &news, clock.at(second));
+            let known = snapshot.latest(&image_id(1), None).expect("not lost");
             assert_eq!(known.progress, expected, "after second {second}");
-            let listed = ledger.tasks_after(None).next().expect("not lost");
+            let listed = snapshot.tasks_after(None).next().expect("not lost");
             assert!(Arc::ptr_eq(known, listed), "both orders hold the same");
         }
         assert_eq!(
-            ledger.told(&ledger.tasks_after(None).next().expect("it").key),
+            snapshot.observed_at(&snapshot.tasks_after(None).next().expect("it").key),
             None,
             "finished"
         );
@@ -512,21 +524,23 @@ mod tests {
     fn a_page_tells_of_what_it_leaves_out_and_a_look_up_of_what_it_is_asked() {
         let clock = Clock::new();
         let running = [1, 2, 3].map(|image| clock.task(image, image, RUNNING, 0));
-        let ledger = Ledger::default()
+        let snapshot = Snapshot::default()
             .merge(&head(), &answer(running[..2].to_vec(), Some("a")), clock.at(0))
             .merge(&next_page(&running[1], "a"), &answer(running[2..].to_vec(), None), clock.at(1));
-        let told =
-            |ledger: &Ledger| running.each_ref().map(|task| ledger.told(&task.key).expect("known"));
-        assert_eq!(told(&ledger), [clock.at(0), clock.at(0), clock.at(1)]);
-        let ledger = ledger.merge(&head(), &answer(running[1..2].to_vec(), Some("b")), clock.at(2));
+        let observed_at = |snapshot: &Snapshot| {
+            running.each_ref().map(|task| snapshot.observed_at(&task.key).expect("known"))
+        };
+        assert_eq!(observed_at(&snapshot), [clock.at(0), clock.at(0), clock.at(1)]);
+        let snapshot =
+            snapshot.merge(&head(), &answer(running[1..2].to_vec(), Some("b")), clock.at(2));
         assert_eq!(
-            told(&ledger),
+            observed_at(&snapshot),
             [clock.at(2), clock.at(2), clock.at(1)],
             "also of the first, which was left out"
         );
-        let lookup = Call::Images(vec![image_id(3)]);
-        let ledger = ledger.merge(&lookup, &answer(vec![], None), clock.at(3));
-        assert_eq!(told(&ledger), [clock.at(2), clock.at(2), clock.at(3)]);
+        let lookup = Fetch::Images(vec![image_id(3)]);
+        let snapshot = snapshot.merge(&lookup, &answer(vec![], None), clock.at(3));
+        assert_eq!(observed_at(&snapshot), [clock.at(2), clock.at(2), clock.at(3)]);
     }
 
     #[test]
@@ -534,25 +548,25 @@ mod tests {
         let clock = Clock::new();
         let (older, newer) = (clock.task(1, 20, RUNNING, 0), clock.task(1, 10, RUNNING, 0));
         let both = answer(vec![newer.clone(), older.clone()], None);
-        let ledger = Ledger::default().merge(&head(), &both, clock.at(0)).merge(
-            &Call::Images(vec![image_id(1)]),
+        let snapshot = Snapshot::default().merge(&head(), &both, clock.at(0)).merge(
+            &Fetch::Images(vec![image_id(1)]),
             &answer(vec![newer.clone()], None),
             clock.at(9),
         );
-        assert_eq!(ledger.told(&newer.key), Some(clock.at(9)));
-        assert_eq!(ledger.told(&older.key), Some(clock.at(0)));
+        assert_eq!(snapshot.observed_at(&newer.key), Some(clock.at(9)));
+        assert_eq!(snapshot.observed_at(&older.key), Some(clock.at(0)));
     }
 
     #[test]
     fn what_is_missing_for_five_minutes_is_gone() {
         let clock = Clock::new();
         let there = answer(vec![clock.task(1, 10, RUNNING, 5)], None);
-        let ledger = Ledger::default().merge(&head(), &there, clock.at(0));
+        let snapshot = Snapshot::default().merge(&head(), &there, clock.at(0));
         let empty = answer(vec![], None);
-        let ledger = ledger.merge(&head(), &empty, clock.at(300));
-        assert_eq!(images(&ledger).len(), 1, "one answer without it means nothing");
-        let ledger = ledger.merge(&head(), &empty, clock.at(301));
-        assert!(images(&ledger).is_empty() && ledger.latest(&image_id(1), None).is_none());
+        let snapshot = snapshot.merge(&head(), &empty, clock.at(300));
+        assert_eq!(images(&snapshot).len(), 1, "one answer without it means nothing");
+        let snapshot = snapshot.merge(&head(), &empty, clock.at(301));
+        assert!(images(&snapshot).is_empty() && snapshot.latest(&image_id(1), None).is_none());
     }
 
     #[test]
@@ -560,38 +574,38 @@ mod tests {
         let clock = Clock::new();
         let days = 24 * 60;
         let tasks = answer(clock.done([1, 31 * days - 1, 31 * days + 1]), None);
-        let ledger = Ledger::default().merge(&head(), &tasks, clock.at(0));
-        assert_eq!(images(&ledger), [1, 31 * days - 1].map(image_id));
-        let ledger = ledger.merge(&head(), &answer(clock.done([1]), None), clock.at(120));
-        assert_eq!(images(&ledger), [image_id(1)]);
+        let snapshot = Snapshot::default().merge(&head(), &tasks, clock.at(0));
+        assert_eq!(images(&snapshot), [1, 31 * days - 1].map(image_id));
+        let snapshot = snapshot.merge(&head(), &answer(clock.done([1]), None), clock.at(120));
+        assert_eq!(images(&snapshot), [image_id(1)]);
     }
 
     #[test]
     fn the_estimate_goes_by_what_was_seen() {
         let clock = Clock::new();
         let task = |progress| answer(vec![clock.task(1, 10, RUNNING, progress)], None);
-        let estimate = |ledger: &Ledger| {
-            ledger.estimated_completion(ledger.latest(&image_id(1), None).expect("known"))
+        let estimate = |snapshot: &Snapshot| {
+            snapshot.estimated_completion(snapshot.latest(&image_id(1), None).expect("known"))
         };
-        let ledger = Ledger::default().merge(&head(), &task(20), clock.at(0));
-        assert_eq!(estimate(&ledger), None, "no basis");
-        let ledger = ledger.merge(&head(), &task(40), clock.at(100));
-        assert_eq!(estimate(&ledger), Some(clock.at(400).wall), "5 s a percent, 60 left");
-        let ledger = ledger.merge(&head(), &task(40), clock.at(200));
-        assert_eq!(estimate(&ledger), Some(clock.at(800).wall), "it stood still: 10 s a percent");
+        let snapshot = Snapshot::default().merge(&head(), &task(20), clock.at(0));
+        assert_eq!(estimate(&snapshot), None, "no basis");
+        let snapshot = snapshot.merge(&head(), &task(40), clock.at(100));
+        assert_eq!(estimate(&snapshot), Some(clock.at(400).wall), "5 s a percent, 60 left");
+        let snapshot = snapshot.merge(&head(), &task(40), clock.at(200));
+        assert_eq!(estimate(&snapshot), Some(clock.at(800).wall), "it stood still: 10 s a percent");
     }
 
     #[test]
     fn a_look_up_does_not_hide_the_gap_below_a_new_head_page() {
         let clock = Clock::new();
         let tasks = clock.done(1..=9);
-        let lookup = Call::Images(vec![image_id(2)]);
-        let ledger = Ledger::default()
+        let lookup = Fetch::Images(vec![image_id(2)]);
+        let snapshot = Snapshot::default()
             .merge(&head(), &answer(tasks[6..].to_vec(), None), clock.at(0))
             .merge(&lookup, &answer(tasks[1..2].to_vec(), None), clock.at(1))
             .merge(&head(), &answer(tasks[..2].to_vec(), Some("a")), clock.at(2));
-        let bottom = Depth::At(tasks[1].key.clone());
-        assert_eq!(ledger.listing().bottom(), &bottom, "what is between 2 and 7 was never read");
+        let bottom = Position::At(tasks[1].key.clone());
+        assert_eq!(snapshot.listing().bottom(), &bottom, "what is between 2 and 7 was never read");
     }
 
     #[test]
@@ -600,23 +614,23 @@ mod tests {
         let young = clock.done([1, 2, 3]);
         let all_but_the_late = answer(vec![young[0].clone(), young[2].clone()], None);
         let head_page = answer(vec![clock.task(9, 0, RUNNING, 0), young[0].clone()], Some("a"));
-        let ledger = Ledger::default().merge(&head(), &all_but_the_late, clock.at(0)).merge(
+        let snapshot = Snapshot::default().merge(&head(), &all_but_the_late, clock.at(0)).merge(
             &head(),
             &head_page,
             clock.at(1),
         );
-        let bottom = Depth::At(young[0].key.clone());
-        assert_eq!(ledger.listing().bottom(), &bottom, "2 may have shown up below it by now");
+        let bottom = Position::At(young[0].key.clone());
+        assert_eq!(snapshot.listing().bottom(), &bottom, "2 may have shown up below it by now");
     }
 
     #[test]
     fn a_refused_token_is_forgotten_everywhere() {
         let clock = Clock::new();
         let page = answer(clock.done(1..=3), Some("a"));
-        let ledger = Ledger::default()
+        let snapshot = Snapshot::default()
             .merge(&head(), &page, clock.at(0))
             .forget_token(&ListingFilter::default(), &token("a"));
-        assert_eq!(ledger.listing().onwards(None), None);
-        assert_eq!(images(&ledger).len(), 3);
+        assert_eq!(snapshot.listing().onwards(None), None);
+        assert_eq!(images(&snapshot).len(), 3);
     }
 }

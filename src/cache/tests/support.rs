@@ -7,9 +7,9 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{
-    ground::Depth,
-    ledger::{Call, Ledger},
+use crate::cache::{
+    coverage::Position,
+    snapshot::{Fetch, Snapshot},
 };
 use crate::domain::{
     Answer, CallTime, ImageId, ListingFilter, NextToken, StoreImageTask, TaskKey, TaskState,
@@ -17,13 +17,13 @@ use crate::domain::{
 
 /// A beginning for both clocks.
 #[derive(Clone, Copy)]
-pub(super) struct Clock {
+pub(in crate::cache) struct Clock {
     instant: Instant,
     wall: SystemTime,
 }
 
 impl Clock {
-    pub(super) fn new() -> Self {
+    pub(in crate::cache) fn new() -> Self {
         Self {
             instant: Instant::now(),
             wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
@@ -31,19 +31,19 @@ impl Clock {
     }
 
     /// For stories on tokio's clock.
-    pub(super) fn beginning_now() -> Self {
+    pub(in crate::cache) fn beginning_now() -> Self {
         let CallTime { instant, wall } = CallTime::now();
         Self { instant, wall }
     }
 
     /// A call that started at this second.
-    pub(super) fn at(&self, second: u64) -> CallTime {
+    pub(in crate::cache) fn at(&self, second: u64) -> CallTime {
         let since = Duration::from_secs(second);
         CallTime { instant: self.instant + since, wall: self.wall + since }
     }
 
     /// A task of an image that started so many minutes before the beginning.
-    pub(super) fn task(
+    pub(in crate::cache) fn task(
         &self,
         image: u64,
         minutes: u64,
@@ -65,39 +65,42 @@ impl Clock {
     }
 
     /// The finished tasks of these images, as many minutes old as their number.
-    pub(super) fn done(&self, images: impl IntoIterator<Item = u64>) -> Vec<StoreImageTask> {
+    pub(in crate::cache) fn done(
+        &self,
+        images: impl IntoIterator<Item = u64>,
+    ) -> Vec<StoreImageTask> {
         images.into_iter().map(|image| self.task(image, image, TaskState::Completed, 100)).collect()
     }
 }
 
-pub(super) fn image_id(number: u64) -> ImageId {
+pub(in crate::cache) fn image_id(number: u64) -> ImageId {
     ImageId::parse(&format!("ami-{number:017x}")).expect("valid")
 }
 
-pub(super) fn token(name: &str) -> NextToken {
+pub(in crate::cache) fn token(name: &str) -> NextToken {
     NextToken(name.into())
 }
 
 /// An answer with these tasks, and the token that leads on.
-pub(super) fn answer(tasks: Vec<StoreImageTask>, next: Option<&str>) -> Answer {
+pub(in crate::cache) fn answer(tasks: Vec<StoreImageTask>, next: Option<&str>) -> Answer {
     Answer { tasks, next: next.map(token) }
 }
 
 /// The head page of all tasks.
-pub(super) fn head() -> Call {
-    Call::head(ListingFilter::default())
+pub(in crate::cache) fn head() -> Fetch {
+    Fetch::head(ListingFilter::default())
 }
 
 /// The page after a task.
-pub(super) fn next_page(after: &StoreImageTask, name: &str) -> Call {
-    Call::Page {
+pub(in crate::cache) fn next_page(after: &StoreImageTask, name: &str) -> Fetch {
+    Fetch::Page {
         filter: ListingFilter::default(),
-        from: Depth::At(after.key.clone()),
+        from: Position::At(after.key.clone()),
         token: Some(token(name)),
     }
 }
 
 /// The images of all known tasks, in sort order.
-pub(super) fn images(ledger: &Ledger) -> Vec<ImageId> {
-    ledger.tasks_after(None).map(|task| task.key.image_id).collect()
+pub(in crate::cache) fn images(snapshot: &Snapshot) -> Vec<ImageId> {
+    snapshot.tasks_after(None).map(|task| task.key.image_id).collect()
 }

@@ -4,39 +4,39 @@ use std::{cell::Cell, cmp::Reverse, collections::BTreeMap, sync::Arc, time::Dura
 
 use proptest::{prelude::*, test_runner::TestRunner};
 
-use super::{
-    ground::Depth,
-    ledger::{Call, Ledger},
-    need::Need,
-    plan::{Demand, Plan},
-    testing::{Clock, image_id},
+use super::support::{Clock, image_id};
+use crate::cache::{
+    coverage::Position,
+    plan::{PendingQuery, Plan},
+    query::Query,
+    snapshot::{Fetch, Snapshot},
 };
 use crate::domain::{
-    Answer, BucketName, CallTime, ListingFilter, NextToken, Question, StoreImageTask, TaskFilter,
-    TaskKey, TaskState, TaskStateKind,
+    Answer, BucketName, CallTime, DescribeTarget, ListingFilter, NextToken, StoreImageTask,
+    TaskFilter, TaskKey, TaskState, TaskStateKind,
 };
 
 /// Tasks a page: few, so that short stories have many pages.
-pub(super) const FEW: usize = 5;
+pub(in crate::cache) const FEW: usize = 5;
 /// As in reality most of what is asked for is on the first page, and not all.
 const MANY: usize = 12;
 
 /// What happens, one step after the other.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub(in crate::cache) enum Step {
     /// So many seconds pass, and all running tasks gain so many percent.
     Wait { seconds: u64, gain: u8 },
     /// New tasks of these images start; the first shows late, with the next thing that happens.
     Start { images: Vec<(u8, bool)>, late: bool },
     /// Somebody asks, tolerating this staleness in seconds; EC2 answers from a replica that is a
     /// number of states behind.
-    Ask { question: Ask, staleness: u64, lag: usize },
+    Ask { target: Ask, staleness: u64, lag: usize },
     /// EC2 takes the tokens that it gave so far no longer.
     ExpireTokens,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Ask {
+pub(in crate::cache) enum Ask {
     /// Any of these states, this bucket, these images; empty is any.
     Listing {
         states: Vec<TaskStateKind>,
@@ -53,13 +53,13 @@ pub(super) enum Ask {
 }
 
 impl Ask {
-    pub(super) fn everything() -> Self {
+    pub(in crate::cache) fn everything() -> Self {
         let (states, images) = (Vec::new(), Vec::new());
         Self::Listing { states, bucket: None, images, count: 1000, after: None }
     }
 }
 
-pub(super) fn ask() -> impl Strategy<Value = Ask> {
+pub(in crate::cache) fn ask() -> impl Strategy<Value = Ask> {
     use TaskStateKind::{Completed, Failed, InProgress};
     let states = proptest::sample::subsequence(vec![InProgress, Completed, Failed], 0..3);
     let images = prop_oneof![3 => Just(Vec::new()), 1 => proptest::collection::vec(0..20_u8, 1..4)];
@@ -85,17 +85,17 @@ pub(super) fn ask() -> impl Strategy<Value = Ask> {
     ]
 }
 
-pub(super) fn step() -> impl Strategy<Value = Step> {
+pub(in crate::cache) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => life(),
         4 => (ask(), 0..15_u64, 0..2_usize)
-            .prop_map(|(question, staleness, lag)| Step::Ask { question, staleness, lag }),
+            .prop_map(|(target, staleness, lag)| Step::Ask { target, staleness, lag }),
     ]
 }
 
 /// What happens while nobody asks. Mostly moments pass, and sometimes so long that what EC2 was late
 /// with is there for certain.
-pub(super) fn life() -> impl Strategy<Value = Step> {
+pub(in crate::cache) fn life() -> impl Strategy<Value = Step> {
     let seconds = prop_oneof![3 => 0..20_u64, 1 => 300..400_u64];
     let images = proptest::collection::vec((0..20_u8, any::<bool>()), 1..9);
     prop_oneof![
@@ -106,12 +106,12 @@ pub(super) fn life() -> impl Strategy<Value = Step> {
 }
 
 /// EC2, with all states that it ever was in.
-pub(super) struct Ec2 {
+pub(in crate::cache) struct Ec2 {
     history: Vec<BTreeMap<TaskKey, StoreImageTask>>,
     /// A task that does not show yet.
     late: Option<StoreImageTask>,
     /// Where each token leads on from.
-    places: Vec<Depth>,
+    places: Vec<Position>,
     /// How many of the tokens are taken no longer.
     expired: usize,
     /// Tasks a page.
@@ -119,7 +119,7 @@ pub(super) struct Ec2 {
 }
 
 impl Ec2 {
-    pub(super) fn now(&self) -> &BTreeMap<TaskKey, StoreImageTask> {
+    pub(in crate::cache) fn now(&self) -> &BTreeMap<TaskKey, StoreImageTask> {
         self.history.last().expect("a beginning")
     }
 
@@ -131,16 +131,20 @@ impl Ec2 {
     }
 
     /// What EC2 says, or that it no longer takes the token. A token is a number.
-    pub(super) fn answer(&mut self, question: &Question, lag: usize) -> Option<Answer> {
-        match question {
-            Question::Images(images) => {
+    pub(in crate::cache) fn answer(
+        &mut self,
+        target: &DescribeTarget,
+        lag: usize,
+    ) -> Option<Answer> {
+        match target {
+            DescribeTarget::Images(images) => {
                 let state = self.replica(lag);
                 let latest = images
                     .iter()
                     .filter_map(|image| state.values().find(|task| task.key.image_id == *image));
                 Some(Answer { tasks: latest.cloned().collect(), next: None })
             }
-            Question::Listing { filter, next } => {
+            DescribeTarget::Listing { filter, next } => {
                 let place = match next {
                     Some(token) => Some(self.place(token)?),
                     None => None,
@@ -150,19 +154,19 @@ impl Ec2 {
         }
     }
 
-    fn list(&mut self, filter: &ListingFilter, place: Option<&Depth>, lag: usize) -> Answer {
+    fn list(&mut self, filter: &ListingFilter, place: Option<&Position>, lag: usize) -> Answer {
         let mut rest = self.replica(lag).values().filter(|task| {
             filter.matches(task) && place.is_none_or(|place| !place.reaches(&task.key))
         });
         let tasks: Vec<_> = rest.by_ref().take(self.page).cloned().collect();
         let more = rest.next().is_some();
         let next = more.then(|| NextToken(self.places.len().to_string().into()));
-        self.places.push(tasks.last().map_or(Depth::End, |last| Depth::At(last.key.clone())));
+        self.places.push(tasks.last().map_or(Position::End, |last| Position::At(last.key.clone())));
         Answer { tasks, next }
     }
 
     /// Where a token leads on from; None when it has expired.
-    fn place(&self, token: &NextToken) -> Option<Depth> {
+    fn place(&self, token: &NextToken) -> Option<Position> {
         let number: usize = token.0.parse().expect("ours");
         (number >= self.expired).then(|| self.places[number].clone())
     }
@@ -172,20 +176,20 @@ impl Ec2 {
     }
 }
 
-pub(super) struct Story {
+pub(in crate::cache) struct Story {
     clock: Clock,
     seconds: u64,
-    pub(super) ec2: Ec2,
-    pub(super) ledger: Ledger,
+    pub(in crate::cache) ec2: Ec2,
+    pub(in crate::cache) snapshot: Snapshot,
     started: u64,
 }
 
 impl Story {
-    pub(super) fn new(page: usize) -> Self {
+    pub(in crate::cache) fn new(page: usize) -> Self {
         Self::by(Clock::new(), page)
     }
 
-    pub(super) fn by(clock: Clock, page: usize) -> Self {
+    pub(in crate::cache) fn by(clock: Clock, page: usize) -> Self {
         Self {
             clock,
             seconds: 0,
@@ -196,7 +200,7 @@ impl Story {
                 expired: 0,
                 page,
             },
-            ledger: Ledger::default(),
+            snapshot: Snapshot::default(),
             started: 0,
         }
     }
@@ -237,7 +241,7 @@ impl Story {
         self.ec2.late = shows_late;
     }
 
-    pub(super) fn wait(&mut self, seconds: u64, gain: u8) {
+    pub(in crate::cache) fn wait(&mut self, seconds: u64, gain: u8) {
         self.seconds += seconds;
         self.ec2.change(|tasks| {
             for task in tasks.values_mut().filter(|task| !task.state.is_terminal()) {
@@ -252,13 +256,14 @@ impl Story {
         });
     }
 
-    fn need(&self, ask: &Ask) -> Option<Need> {
-        Self::need_by(&self.ledger, ask)
+    fn query(&self, ask: &Ask) -> Option<Query> {
+        Self::query_by(&self.snapshot, ask)
     }
 
     /// What is asked for, where tasks are named by their place in a ledger.
-    pub(super) fn need_by(ledger: &Ledger, ask: &Ask) -> Option<Need> {
-        let nth = |number: usize| ledger.tasks_after(None).nth(number).map(|task| task.key.clone());
+    pub(in crate::cache) fn query_by(snapshot: &Snapshot, ask: &Ask) -> Option<Query> {
+        let nth =
+            |number: usize| snapshot.tasks_after(None).nth(number).map(|task| task.key.clone());
         Some(match ask {
             Ask::Listing { states, bucket: into, images, count, after } => {
                 let filter = TaskFilter {
@@ -266,25 +271,25 @@ impl Story {
                     buckets: into.map(bucket_name).into_iter().collect(),
                     images: images.iter().map(|image| image_id((*image).into())).collect(),
                 };
-                Need::Listing { filter, after: after.and_then(nth), count: *count }
+                Query::Listing { filter, after: after.and_then(nth), count: *count }
             }
-            Ask::Latest { images, other_bucket } => Need::Latest {
+            Ask::Latest { images, other_bucket } => Query::Latest {
                 images: images.iter().map(|image| image_id((*image).into())).collect(),
                 bucket: other_bucket.then(|| bucket_name(true)),
             },
-            Ask::Task(number) => Need::Task(nth(*number)?),
+            Ask::Task(number) => Query::Task(nth(*number)?),
         })
     }
 
     /// Lets a step happen, and checks nothing of it.
-    pub(super) fn live(&mut self, step: &Step) -> Result<(), TestCaseError> {
+    pub(in crate::cache) fn live(&mut self, step: &Step) -> Result<(), TestCaseError> {
         match step {
             Step::Wait { seconds, gain } => self.wait(*seconds, *gain),
             Step::Start { images, late } => self.start(images, *late),
             Step::ExpireTokens => self.ec2.expired = self.ec2.places.len(),
-            Step::Ask { question, staleness, .. } => {
-                if let Some(need) = self.need(question) {
-                    self.ask(&need, *staleness)?;
+            Step::Ask { target, staleness, .. } => {
+                if let Some(query) = self.query(target) {
+                    self.ask(&query, *staleness)?;
                 }
             }
         }
@@ -292,49 +297,62 @@ impl Story {
     }
 
     /// Somebody asks, a second after whatever happened last: zero staleness means after that.
-    pub(super) fn ask(&mut self, need: &Need, staleness: u64) -> Result<usize, TestCaseError> {
-        self.ask_lagging(need, staleness, 0)
+    pub(in crate::cache) fn ask(
+        &mut self,
+        query: &Query,
+        staleness: u64,
+    ) -> Result<usize, TestCaseError> {
+        self.ask_lagging(query, staleness, 0)
     }
 
     fn ask_lagging(
         &mut self,
-        need: &Need,
+        query: &Query,
         staleness: u64,
         lag: usize,
     ) -> Result<usize, TestCaseError> {
         self.seconds += 1;
-        let since = self.clock.at(self.seconds.saturating_sub(staleness)).instant;
-        self.meet_all(&[Demand { need, since }], lag)
+        let not_before = self.clock.at(self.seconds.saturating_sub(staleness)).instant;
+        self.meet_all(&[PendingQuery { query, not_before }], lag)
     }
 
     /// Makes the calls that the plan asks for until all is met; how many there were.
-    fn meet_all(&mut self, demands: &[Demand<'_>], lag: usize) -> Result<usize, TestCaseError> {
+    fn meet_all(
+        &mut self,
+        pending_queries: &[PendingQuery<'_>],
+        lag: usize,
+    ) -> Result<usize, TestCaseError> {
         let mut calls = 0;
         let mut plan = Plan::default();
-        while let Some(call) = plan.next(&self.ledger, demands) {
-            let before = self.ledger.clone();
-            if let Some(answer) = self.ec2.answer(&call.question(), lag) {
-                plan.learn(&call, &answer.tasks, &before, demands);
-                self.ledger = before.merge(&call, &answer, self.now());
+        while let Some(call) = plan.next(&self.snapshot, pending_queries) {
+            let before = self.snapshot.clone();
+            if let Some(answer) = self.ec2.answer(&call.target(), lag) {
+                plan.learn(&call, &answer.tasks, &before, pending_queries);
+                self.snapshot = before.merge(&call, &answer, self.now());
             } else {
-                let Call::Page { filter, token: Some(token), .. } = &call else {
+                let Fetch::Page { filter, token: Some(token), .. } = &call else {
                     unreachable!("only tokens expire")
                 };
-                self.ledger = before.forget_token(filter, token);
+                self.snapshot = before.forget_token(filter, token);
             }
             for known in before.tasks_after(None) {
-                let after = self.ledger.task(&known.key);
+                let after = self.snapshot.task(&known.key);
                 prop_assert!(
                     after.is_some_and(|after| not_turned_back(known, after)),
                     "lost or turned back: {known:?}"
                 );
             }
             calls += 1;
-            let bound = self.bound() * demands.len();
-            prop_assert!(calls <= bound, "{calls} calls, the last {call:?} for {demands:?}");
+            let bound = self.bound() * pending_queries.len();
+            prop_assert!(
+                calls <= bound,
+                "{calls} calls, the last {call:?} for {pending_queries:?}"
+            );
         }
-        for demand in demands {
-            prop_assert!(demand.need.known(&self.ledger).meets(demand.since));
+        for pending_query in pending_queries {
+            prop_assert!(
+                pending_query.query.freshness(&self.snapshot).satisfies(pending_query.not_before)
+            );
         }
         Ok(calls)
     }
@@ -342,7 +360,7 @@ impl Story {
     /// The head page, a walk over everything, and once more over what a restart repeats, of each of
     /// the three listings that may be read for one need; a look-up for each 20 images, and of what
     /// left a listing meanwhile.
-    pub(super) fn bound(&self) -> usize {
+    pub(in crate::cache) fn bound(&self) -> usize {
         3 * (1 + self.ec2.now().len().div_ceil(self.ec2.page)) + 5
     }
 }
@@ -351,24 +369,27 @@ fn bucket(other: bool) -> &'static str {
     if other { "other-bucket" } else { "bucket" }
 }
 
-pub(super) fn bucket_name(other: bool) -> BucketName {
+pub(in crate::cache) fn bucket_name(other: bool) -> BucketName {
     BucketName::parse(bucket(other)).expect("valid")
 }
 
-pub(super) fn not_turned_back(before: &Arc<StoreImageTask>, after: &Arc<StoreImageTask>) -> bool {
+pub(in crate::cache) fn not_turned_back(
+    before: &Arc<StoreImageTask>,
+    after: &Arc<StoreImageTask>,
+) -> bool {
     before == after || (!before.state.is_terminal() && after.progress >= before.progress)
 }
 
 /// Where no replica lags, the ledger must answer as EC2 would have at the time of a call that is
 /// allowed: now, since nothing changes while a need is met.
-fn check_answer(story: &Story, need: &Need, asked_anew: bool) -> Result<(), TestCaseError> {
+fn check_answer(story: &Story, query: &Query, asked_anew: bool) -> Result<(), TestCaseError> {
     if !asked_anew {
         return Ok(());
     }
     let truth = story.ec2.now();
-    match need {
-        Need::Listing { filter, after, count } => {
-            let page = story.ledger.page(filter, after.as_ref(), *count);
+    match query {
+        Query::Listing { filter, after, count } => {
+            let page = story.snapshot.page(filter, after.as_ref(), *count);
             let expected: Vec<_> = truth
                 .values()
                 .filter(|task| {
@@ -378,18 +399,18 @@ fn check_answer(story: &Story, need: &Need, asked_anew: bool) -> Result<(), Test
                 .collect();
             prop_assert_eq!(page.tasks.iter().map(|task| &**task).collect::<Vec<_>>(), expected);
         }
-        Need::Latest { images, bucket } => {
+        Query::Latest { images, bucket } => {
             for image in images {
                 let bucket = bucket.as_ref().map(BucketName::as_str);
                 let expected = truth.values().find(|task| {
                     task.key.image_id == *image
                         && bucket.is_none_or(|bucket| *task.key.bucket == *bucket)
                 });
-                prop_assert_eq!(story.ledger.latest(image, bucket).map(|task| &**task), expected);
+                prop_assert_eq!(story.snapshot.latest(image, bucket).map(|task| &**task), expected);
             }
         }
-        Need::Task(key) => {
-            prop_assert_eq!(story.ledger.task(key).map(|task| &**task), truth.get(key));
+        Query::Task(key) => {
+            prop_assert_eq!(story.snapshot.task(key).map(|task| &**task), truth.get(key));
         }
     }
     Ok(())
@@ -406,13 +427,13 @@ proptest! {
         let mut lagged = false;
         for step in steps {
             match step {
-                Step::Ask { question, staleness, lag } => {
-                    let Some(need) = story.need(&question) else { continue };
+                Step::Ask { target, staleness, lag } => {
+                    let Some(query) = story.query(&target) else { continue };
                     let lag = if lags { lag } else { 0 };
                     lagged |= lag > 0;
-                    story.ask_lagging(&need, staleness, lag)?;
+                    story.ask_lagging(&query, staleness, lag)?;
                     // A replica that lagged may have kept a new task from a page that was read.
-                    check_answer(&story, &need, staleness == 0 && !lagged)?;
+                    check_answer(&story, &query, staleness == 0 && !lagged)?;
                 }
                 other => story.live(&other)?,
             }
@@ -439,24 +460,29 @@ fn any_number_of_filtered_walks_at_once_come_to_their_end() {
         &[InProgress, Failed],
         &[Completed, Failed],
     ];
-    let needs: Vec<_> = [Some(false), Some(true), None]
+    let queries: Vec<_> = [Some(false), Some(true), None]
         .into_iter()
         .flat_map(|bucket| states.map(|states| listing(states, bucket, 1000)))
         .collect();
-    let since = story.now().instant;
-    let demands: Vec<_> = needs.iter().map(|need| Demand { need, since }).collect();
-    let calls = story.meet_all(&demands, 0).expect("within the bound");
+    let not_before = story.now().instant;
+    let pending_queries: Vec<_> =
+        queries.iter().map(|query| PendingQuery { query, not_before }).collect();
+    let calls = story.meet_all(&pending_queries, 0).expect("within the bound");
     // Each on its own would be a walk over all 64 tasks or some of them.
-    assert!(calls <= 13 + needs.len(), "{calls} calls");
+    assert!(calls <= 13 + queries.len(), "{calls} calls");
 }
 
-pub(super) fn listing(states: &[TaskStateKind], bucket: Option<bool>, count: usize) -> Need {
+pub(in crate::cache) fn listing(
+    states: &[TaskStateKind],
+    bucket: Option<bool>,
+    count: usize,
+) -> Query {
     let filter = TaskFilter {
         states: states.iter().copied().collect(),
         buckets: bucket.map(bucket_name).into_iter().collect(),
         ..TaskFilter::default()
     };
-    Need::Listing { filter, after: None, count }
+    Query::Listing { filter, after: None, count }
 }
 
 /// A scope with a past, and what is asked of it now.
@@ -475,45 +501,51 @@ fn case() -> impl Strategy<Value = Case> {
 /// The fewest calls that meet all demands, by trying all sequences of calls, breadth first: every
 /// first page and next page of every listing that may help, and all look-ups of up to 20 of the
 /// images that are spoken of. It knows what EC2 will answer; the plan does not.
-fn fewest_calls(story: &mut Story, demands: &[Demand<'_>], most: usize) -> Option<usize> {
-    let met = |ledger: &Ledger| {
-        demands.iter().all(|demand| demand.need.known(ledger).meets(demand.since))
+fn fewest_calls(
+    story: &mut Story,
+    pending_queries: &[PendingQuery<'_>],
+    most: usize,
+) -> Option<usize> {
+    let met = |snapshot: &Snapshot| {
+        pending_queries.iter().all(|pending_query| {
+            pending_query.query.freshness(snapshot).satisfies(pending_query.not_before)
+        })
     };
     let mut filters = vec![ListingFilter::default(), ListingFilter::in_progress()];
-    for demand in demands {
-        match demand.need {
-            Need::Listing { filter, .. } => filters.push(filter.listing()),
-            Need::Latest { bucket, .. } => filters.push(ListingFilter {
+    for pending_query in pending_queries {
+        match pending_query.query {
+            Query::Listing { filter, .. } => filters.push(filter.listing()),
+            Query::Latest { bucket, .. } => filters.push(ListingFilter {
                 buckets: bucket.iter().cloned().collect(),
                 ..ListingFilter::default()
             }),
-            Need::Task(_) => {}
+            Query::Task(_) => {}
         }
     }
     filters.sort();
     filters.dedup();
     // All 20 images of the stories go into one look-up.
-    let images = Call::Images((0..20).map(image_id).collect());
+    let images = Fetch::Images((0..20).map(image_id).collect());
     let at = story.now();
-    let mut ledgers = vec![story.ledger.clone()];
+    let mut snapshots = vec![story.snapshot.clone()];
     for calls in 0..=most {
-        if ledgers.iter().any(met) {
+        if snapshots.iter().any(met) {
             return Some(calls);
         }
         let mut next = Vec::new();
-        for ledger in &ledgers {
+        for snapshot in &snapshots {
             let onwards = filters.iter().filter_map(|filter| {
-                let (from, token) = ledger.filtered(filter)?.onwards(None)?;
-                Some(Call::Page { filter: filter.clone(), from, token: Some(token) })
+                let (from, token) = snapshot.filtered(filter)?.onwards(None)?;
+                Some(Fetch::Page { filter: filter.clone(), from, token: Some(token) })
             });
-            let heads = filters.iter().map(|filter| Call::head(filter.clone()));
+            let heads = filters.iter().map(|filter| Fetch::head(filter.clone()));
             for call in heads.chain(onwards).chain([images.clone()]) {
-                if let Some(answer) = story.ec2.answer(&call.question(), 0) {
-                    next.push(ledger.merge(&call, &answer, at));
+                if let Some(answer) = story.ec2.answer(&call.target(), 0) {
+                    next.push(snapshot.merge(&call, &answer, at));
                 }
             }
         }
-        ledgers = next;
+        snapshots = next;
     }
     None
 }
@@ -563,16 +595,19 @@ impl Case {
             story.live(step)?;
         }
         story.seconds += 1;
-        let since = |staleness| story.clock.at(story.seconds.saturating_sub(staleness)).instant;
-        let needs = self
+        let not_before =
+            |staleness| story.clock.at(story.seconds.saturating_sub(staleness)).instant;
+        let queries = self
             .now
             .iter()
-            .filter_map(|(ask, staleness)| Some((story.need(ask)?, since(*staleness))));
-        let needs: Vec<_> = needs.collect();
-        let demands: Vec<_> =
-            needs.iter().map(|(need, since)| Demand { need, since: *since }).collect();
-        let Some(fewest) = fewest_calls(&mut story, &demands, 4) else { return Ok(None) };
-        Ok(Some((story.meet_all(&demands, 0)?, fewest)))
+            .filter_map(|(ask, staleness)| Some((story.query(ask)?, not_before(*staleness))));
+        let queries: Vec<_> = queries.collect();
+        let pending_queries: Vec<_> = queries
+            .iter()
+            .map(|(query, not_before)| PendingQuery { query, not_before: *not_before })
+            .collect();
+        let Some(fewest) = fewest_calls(&mut story, &pending_queries, 4) else { return Ok(None) };
+        Ok(Some((story.meet_all(&pending_queries, 0)?, fewest)))
     }
 }
 

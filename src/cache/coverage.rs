@@ -8,7 +8,7 @@ use crate::domain::{NextToken, TaskKey};
 
 /// A place in the listing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Depth {
+pub(super) enum Position {
     /// Above the newest task.
     Top,
     /// At this task, which need not exist any more.
@@ -17,7 +17,7 @@ pub(super) enum Depth {
     End,
 }
 
-impl Depth {
+impl Position {
     /// Whether a task is above it, or at it.
     pub(super) fn reaches(&self, key: &TaskKey) -> bool {
         match self {
@@ -30,41 +30,41 @@ impl Depth {
 
 /// A stretch of the listing that is known without a gap, both ends included.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Stretch {
-    top: Depth,
-    bottom: Depth,
+struct Interval {
+    top: Position,
+    bottom: Position,
     /// Leads on from the bottom. None at the end, and when EC2 no longer takes the token.
     next: Option<NextToken>,
 }
 
 /// All known stretches, from the top down, disjoint. Nearly always one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ground(Vec<Stretch>);
+pub(super) struct Coverage(Vec<Interval>);
 
-impl Ground {
+impl Coverage {
     /// How far the listing is known from the top on without a gap.
-    pub(super) fn bottom(&self) -> &Depth {
+    pub(super) fn bottom(&self) -> &Position {
         match self.0.first() {
-            Some(stretch) if stretch.top == Depth::Top => &stretch.bottom,
-            _ => &Depth::Top,
+            Some(interval) if interval.top == Position::Top => &interval.bottom,
+            _ => &Position::Top,
         }
     }
 
     /// The token that leads on from [`Self::bottom`].
     pub(super) fn next(&self) -> Option<&NextToken> {
-        self.0.first().and_then(|stretch| stretch.next.as_ref())
+        self.0.first().and_then(|interval| interval.next.as_ref())
     }
 
     /// A new head page is about to be added: what was the top so far is now just where its newest
     /// settled task is. Without any, there is nothing left to hold on to.
-    pub(super) fn lower_top(&mut self, settled: Option<&TaskKey>) {
+    pub(super) fn lower_top(&mut self, watermark: Option<&TaskKey>) {
         let Some(first) = self.0.first_mut() else { return };
-        if first.top != Depth::Top {
+        if first.top != Position::Top {
             return;
         }
-        match settled {
-            Some(settled) if first.bottom.reaches(settled) => {
-                first.top = Depth::At(settled.clone());
+        match watermark {
+            Some(watermark) if first.bottom.reaches(watermark) => {
+                first.top = Position::At(watermark.clone());
             }
             _ => {
                 self.0.remove(0);
@@ -73,8 +73,8 @@ impl Ground {
     }
 
     /// Adds a stretch that was read just now, and joins it with those that it touches.
-    pub(super) fn add(&mut self, top: Depth, bottom: Depth, next: Option<NextToken>) {
-        let mut joined = Stretch { top, bottom, next };
+    pub(super) fn add(&mut self, top: Position, bottom: Position, next: Option<NextToken>) {
+        let mut joined = Interval { top, bottom, next };
         self.0.retain(|known| {
             let touches = known.top <= joined.bottom && joined.top <= known.bottom;
             if touches {
@@ -92,7 +92,7 @@ impl Ground {
 
     /// What is below this task is known no longer.
     pub(super) fn cut_below(&mut self, last: &TaskKey) {
-        let last = Depth::At(last.clone());
+        let last = Position::At(last.clone());
         self.0.retain(|known| known.top <= last);
         if let Some(lowest) = self.0.last_mut().filter(|lowest| lowest.bottom > last) {
             lowest.bottom = last;
@@ -102,9 +102,9 @@ impl Ground {
 
     /// EC2 no longer takes this token.
     pub(super) fn forget(&mut self, token: &NextToken) {
-        for stretch in &mut self.0 {
-            if stretch.next.as_ref() == Some(token) {
-                stretch.next = None;
+        for interval in &mut self.0 {
+            if interval.next.as_ref() == Some(token) {
+                interval.next = None;
             }
         }
     }
@@ -129,8 +129,8 @@ mod tests {
         }
     }
 
-    fn at(second: u64) -> Depth {
-        Depth::At(key(second))
+    fn at(second: u64) -> Position {
+        Position::At(key(second))
     }
 
     fn token(name: &str) -> Option<NextToken> {
@@ -139,59 +139,59 @@ mod tests {
 
     #[test]
     fn a_walk_goes_deeper_page_by_page() {
-        let mut ground = Ground::default();
-        assert_eq!(ground.bottom(), &Depth::Top);
-        ground.add(Depth::Top, at(80), token("a"));
-        ground.add(at(80), at(60), token("b"));
-        assert_eq!((ground.bottom(), ground.next().cloned()), (&at(60), token("b")));
-        ground.add(at(60), Depth::End, None);
-        assert_eq!((ground.bottom(), ground.next()), (&Depth::End, None));
+        let mut coverage = Coverage::default();
+        assert_eq!(coverage.bottom(), &Position::Top);
+        coverage.add(Position::Top, at(80), token("a"));
+        coverage.add(at(80), at(60), token("b"));
+        assert_eq!((coverage.bottom(), coverage.next().cloned()), (&at(60), token("b")));
+        coverage.add(at(60), Position::End, None);
+        assert_eq!((coverage.bottom(), coverage.next()), (&Position::End, None));
     }
 
     #[test]
     fn a_head_page_that_joins_keeps_the_depth() {
-        let mut ground = Ground::default();
-        ground.add(Depth::Top, at(80), token("a"));
-        ground.add(at(80), at(60), token("b"));
-        ground.lower_top(Some(&key(99)));
-        ground.add(Depth::Top, at(90), token("c"));
-        assert_eq!((ground.bottom(), ground.next().cloned()), (&at(60), token("b")));
+        let mut coverage = Coverage::default();
+        coverage.add(Position::Top, at(80), token("a"));
+        coverage.add(at(80), at(60), token("b"));
+        coverage.lower_top(Some(&key(99)));
+        coverage.add(Position::Top, at(90), token("c"));
+        assert_eq!((coverage.bottom(), coverage.next().cloned()), (&at(60), token("b")));
     }
 
     #[test]
     fn a_head_page_that_does_not_join_leaves_a_gap_that_walking_closes() {
-        let mut ground = Ground::default();
-        ground.add(Depth::Top, Depth::End, None);
-        ground.lower_top(Some(&key(99)));
-        ground.add(Depth::Top, at(200), token("a"));
-        assert_eq!((ground.bottom(), ground.next().cloned()), (&at(200), token("a")));
-        ground.add(at(200), at(99), token("b"));
-        assert_eq!((ground.bottom(), ground.next()), (&Depth::End, None));
+        let mut coverage = Coverage::default();
+        coverage.add(Position::Top, Position::End, None);
+        coverage.lower_top(Some(&key(99)));
+        coverage.add(Position::Top, at(200), token("a"));
+        assert_eq!((coverage.bottom(), coverage.next().cloned()), (&at(200), token("a")));
+        coverage.add(at(200), at(99), token("b"));
+        assert_eq!((coverage.bottom(), coverage.next()), (&Position::End, None));
     }
 
     #[test]
     fn an_empty_listing_says_nothing_once_tasks_show_up() {
-        let mut ground = Ground::default();
-        ground.add(Depth::Top, Depth::End, None);
-        ground.lower_top(None);
-        assert_eq!(ground.bottom(), &Depth::Top);
+        let mut coverage = Coverage::default();
+        coverage.add(Position::Top, Position::End, None);
+        coverage.lower_top(None);
+        assert_eq!(coverage.bottom(), &Position::Top);
     }
 
     #[test]
     fn what_is_cut_off_is_not_known_and_leads_nowhere() {
-        let mut ground = Ground::default();
-        ground.add(Depth::Top, Depth::End, None);
-        ground.cut_below(&key(60));
-        assert_eq!((ground.bottom(), ground.next()), (&at(60), None));
-        ground.cut_below(&key(40));
-        assert_eq!(ground.bottom(), &at(60), "nothing was known there");
+        let mut coverage = Coverage::default();
+        coverage.add(Position::Top, Position::End, None);
+        coverage.cut_below(&key(60));
+        assert_eq!((coverage.bottom(), coverage.next()), (&at(60), None));
+        coverage.cut_below(&key(40));
+        assert_eq!(coverage.bottom(), &at(60), "nothing was known there");
     }
 
     #[test]
     fn a_token_that_expired_is_forgotten_and_the_depth_is_not() {
-        let mut ground = Ground::default();
-        ground.add(Depth::Top, at(80), token("a"));
-        ground.forget(&NextToken("a".into()));
-        assert_eq!((ground.bottom(), ground.next()), (&at(80), None));
+        let mut coverage = Coverage::default();
+        coverage.add(Position::Top, at(80), token("a"));
+        coverage.forget(&NextToken("a".into()));
+        assert_eq!((coverage.bottom(), coverage.next()), (&at(80), None));
     }
 }
