@@ -9,7 +9,7 @@ const PROTO: &str = "amistore/v1/store_image_task_service.proto";
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
 
-    // The compiler keeps the source info, so that reflection serves the comments of the contract too.
+    // Source info carries the comments of the contract, which reflection sends to clients.
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_imports(true);
     compiler.include_source_info(true);
@@ -20,16 +20,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("amistore_descriptor.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().build_server(false).compile_fds(descriptors.clone())?;
 
-    // The server knows a List by its bytes, and sends one that was encoded before.
+    // The server receives and sends a List as encoded bytes, so that a cached response costs no
+    // decoding and no encoding.
     let server = out.join("server");
     fs::create_dir_all(&server)?;
     tonic_prost_build::configure()
         .build_client(false)
         .out_dir(server)
         .extern_path(".amistore.v1", "crate::proto")
-        .extern_path(".amistore.v1.ListStoreImageTasksRequest", "crate::grpc::EncodedRequest")
-        .extern_path(".amistore.v1.ListStoreImageTasksResponse", "crate::grpc::EncodedList")
-        .codec_path("crate::grpc::Codec")
+        .extern_path(".amistore.v1.ListStoreImageTasksRequest", "crate::proto::EncodedListRequest")
+        .extern_path(
+            ".amistore.v1.ListStoreImageTasksResponse",
+            "crate::proto::EncodedListResponse",
+        )
+        .codec_path("crate::proto::Codec")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -16,14 +16,15 @@ use std::{
 };
 
 use amistore_gateway::{
+    api::ScopePolicy,
     cache::{Cache, Query, ScopeCache, Settings},
     domain::{
         AccountName, Answer, DescribeRequest, DescribeResponse, DescribeTarget, ImageId, NextToken,
         Region, Scope, StoreImageTask, TaskFilter, TaskKey, TaskState, UpstreamError, wall_clock,
     },
-    grpc::{self, Accounts, EncodedRequest, Service},
+    grpc::{self, Service},
     proto::{
-        ListStoreImageTasksRequest, ListStoreImageTasksResponse,
+        EncodedListRequest, ListStoreImageTasksRequest, ListStoreImageTasksResponse,
         server::store_image_task_service_server::StoreImageTaskService as _,
     },
     watch::{self, Watches},
@@ -88,9 +89,9 @@ struct Account {
     scope: Arc<ScopeCache>,
     service: Service,
     /// The page from the middle on.
-    page: EncodedRequest,
+    page: EncodedListRequest,
     /// Images from the first to the last.
-    images: Vec<EncodedRequest>,
+    images: Vec<EncodedListRequest>,
 }
 
 #[derive(Default)]
@@ -126,9 +127,9 @@ impl Account {
         let bytes = ALLOCATED.current_usage().saturating_sub(before);
 
         let watches = Watches::new(cache.clone(), watch::Settings::default());
-        let accounts = Accounts { default_region: Some(region), ..Accounts::default() };
+        let policy = ScopePolicy { default_region: Some(region), ..ScopePolicy::default() };
         let settings = grpc::Settings { max_answer_bytes: 0, ..grpc::Settings::default() };
-        let service = Service::new(cache, watches, accounts, settings, CancellationToken::new());
+        let service = Service::new(cache, watches, policy, settings, CancellationToken::new());
         let page_token = middle(&service, size).await?;
         let page = encoded(&ListStoreImageTasksRequest {
             page_token,
@@ -162,7 +163,7 @@ impl Account {
         Ok(())
     }
 
-    async fn ask(&self, request: &EncodedRequest) -> Result<(), Failure> {
+    async fn ask(&self, request: &EncodedListRequest) -> Result<(), Failure> {
         let list = self.service.list_store_image_tasks(Request::new(request.clone())).await?;
         black_box(list);
         Ok(())
@@ -187,8 +188,8 @@ async fn middle(service: &Service, size: u32) -> Result<String, Failure> {
     Ok(page_token)
 }
 
-fn encoded(request: &ListStoreImageTasksRequest) -> EncodedRequest {
-    EncodedRequest(request.encode_to_vec().into())
+fn encoded(request: &ListStoreImageTasksRequest) -> EncodedListRequest {
+    EncodedListRequest(request.encode_to_vec().into())
 }
 
 async fn each(

@@ -11,10 +11,11 @@ use tonic::{
 use tonic_health::ServingStatus;
 
 use crate::{
+    api::ScopePolicy,
     cache::{self, Cache},
     domain::{MakeUpstream, Region},
     ec2,
-    grpc::{self, Accounts, Service},
+    grpc::{self, Service},
     proto::{self, server::store_image_task_service_server::StoreImageTaskServiceServer},
     watch::{self, Watches},
 };
@@ -142,11 +143,11 @@ fn service(
 ) -> Service {
     let cache = Arc::new(Cache::new(settings.cache, make_upstream));
     let watches = Watches::new(cache.clone(), settings.watch);
-    let accounts = Accounts {
+    let policy = ScopePolicy {
         default_region: settings.default_region,
         allowed_regions: settings.allowed_regions,
     };
-    Service::new(cache, watches, accounts, settings.grpc, draining)
+    Service::new(cache, watches, policy, settings.grpc, draining)
 }
 
 /// The contract, health, and the details of errors, so that a client without any of them at hand

@@ -1,43 +1,54 @@
-//! Deadlines, kept with DEADLINE_EXCEEDED: tonic's own answer is CANCELLED.
+//! Deadlines. An expired deadline ends a call with `DEADLINE_EXCEEDED`; tonic by itself answers
+//! `CANCELLED`.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use tonic::{Status, metadata::MetadataMap};
 
-use super::status::{GatewayReason, gateway_status};
+use super::status::status;
+use crate::api::{ApiError, GatewayReason};
 
-/// tonic keeps the client's deadline too, with the wrong code: ours has to be first.
+/// Time by which the service's deadline precedes tonic's, which has the wrong code.
 const AHEAD_OF_TONIC: Duration = Duration::from_millis(2);
 
+/// Digits of a `grpc-timeout` (gRPC over HTTP2, "Timeout": at most 8).
+const MOST_DIGITS: usize = 8;
+
 /// The client's deadline.
-pub(super) fn of(metadata: &MetadataMap) -> Option<Instant> {
+pub(super) fn client_deadline(metadata: &MetadataMap) -> Option<Instant> {
     let timeout = parse(metadata.get("grpc-timeout")?.to_str().ok()?)?;
     Instant::now().checked_add(timeout.saturating_sub(AHEAD_OF_TONIC))
 }
 
-/// Runs until the client's deadline, or our own.
+/// Runs `work` until the client's deadline, or until `limit` has passed.
 pub(super) async fn within<T>(
     deadline: Option<Instant>,
     limit: Duration,
     work: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
-    let ours = Instant::now() + limit;
-    let deadline = deadline.map_or(ours, |deadline| deadline.min(ours));
-    timeout_at(deadline, work).await.unwrap_or_else(|_| Err(exceeded()))
+    let limit = Instant::now() + limit;
+    let end = match deadline {
+        Some(deadline) => deadline.min(limit),
+        None => limit,
+    };
+    match timeout_at(end, work).await {
+        Ok(result) => result,
+        Err(_) => Err(exceeded()),
+    }
 }
 
 pub(super) fn exceeded() -> Status {
-    gateway_status(
+    status(ApiError::gateway(
         GatewayReason::DeadlineExceeded,
         "the deadline passed before EC2 had answered; the call to EC2 goes on, so try again",
-    )
+    ))
 }
 
-/// At most eight digits and a unit (gRPC over HTTP2, "Timeout").
+/// Parses a `grpc-timeout`: digits and a unit.
 fn parse(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+    if digits.len() > MOST_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     let number: u64 = digits.parse().ok()?;
@@ -57,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grpc_timeouts() {
+    fn a_grpc_timeout_is_digits_and_a_unit() {
         assert_eq!(parse("1H"), Some(Duration::from_secs(3600)));
         assert_eq!(parse("250m"), Some(Duration::from_millis(250)));
         assert_eq!(parse("99999999S"), Some(Duration::from_secs(99_999_999)));

@@ -1,5 +1,7 @@
-//! Answers that are ready to send: a page, encoded, with the ledger that it was read from. It is good
-//! for as long as that ledger is the newest, or is what a stale answer is read from.
+//! A cache of encoded responses, keyed by the bytes of their requests.
+//!
+//! If a byte-identical request was answered from the current snapshot, and that snapshot is fresh
+//! enough, the cached encoded response is sent. [`ScopeCache::revalidate`] decides that.
 
 use std::{
     sync::{Arc, Weak},
@@ -9,72 +11,75 @@ use std::{
 use tokio::time::interval;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::codec::{EncodedList, EncodedRequest};
-use crate::cache::{ScopeCache, Validator};
+use crate::{
+    cache::{ScopeCache, Validator},
+    proto::{EncodedListRequest, EncodedListResponse},
+};
 
-/// No answer is kept for longer. moka's clock is the system's: it bounds memory and decides nothing
-/// about freshness.
+/// Time after which a response is dropped. moka's clock is the system's, so this bounds memory and
+/// decides nothing about freshness.
 const MAX_AGE: Duration = Duration::from_mins(5);
 
-/// How often what is over is given back. moka would do so only when it is used.
+/// Interval at which the memory of expired responses is released. moka by itself releases memory only
+/// while it is used.
 const RELEASE_INTERVAL: Duration = Duration::from_mins(1);
 
-/// What an entry weighs beside its bytes, at least: the entry, and moka's own books.
-const OVERHEAD: usize = 512;
+/// Bytes that an entry takes beside its request and response: the entry and moka's bookkeeping.
+const ENTRY_OVERHEAD: usize = 512;
 
-/// An answer.
+/// A response that can be sent again.
 pub(super) struct CachedResponse {
-    /// Whose. An answer does not keep a scope.
+    /// The cache that the response was read from. Weak: a response does not keep a scope alive.
     pub(super) scope: Weak<ScopeCache>,
-    /// How old its request allowed it to be.
+    /// The age that the request allowed.
     pub(super) max_staleness: Option<Duration>,
-    /// What it was read from.
+    /// Tells whether the response is still the right one.
     pub(super) validator: Validator,
-    /// The message.
-    pub(super) list: EncodedList,
+    /// The encoded message.
+    pub(super) response: EncodedListResponse,
 }
 
-type Responses = moka::sync::Cache<EncodedRequest, Arc<CachedResponse>>;
+type Responses = moka::sync::Cache<EncodedListRequest, Arc<CachedResponse>>;
 
-/// The answers that are kept, by the bytes of their requests: the same bytes are the same question.
-/// moka's admission goes by how often something is asked for, so that any number of questions that
-/// are asked once do not push out those that matter.
+/// Responses within a bound of bytes. moka admits by frequency, so requests that occur once do not
+/// evict the responses that are asked for often.
 pub(super) struct ResponseCache {
     responses: Responses,
-    _give_back: AbortOnDropHandle<()>,
+    _release_memory: AbortOnDropHandle<()>,
 }
 
 impl ResponseCache {
-    /// Keeps answers of so many bytes together. To be called on a runtime.
+    /// Creates a cache of at most `max_bytes` bytes. Must be called on a tokio runtime.
     pub(super) fn new(max_bytes: u64) -> Self {
         let responses: Responses = moka::sync::Cache::builder()
             .max_capacity(max_bytes)
-            .weigher(|request, response: &Arc<CachedResponse>| weight(request, response))
+            .weigher(|request, cached: &Arc<CachedResponse>| weight(request, cached))
             .time_to_live(MAX_AGE)
             .build();
         let release_memory = tokio::spawn(release_memory(responses.clone()));
-        Self { responses, _give_back: AbortOnDropHandle::new(release_memory) }
+        Self { responses, _release_memory: AbortOnDropHandle::new(release_memory) }
     }
 
-    pub(super) fn get(&self, request: &EncodedRequest) -> Option<Arc<CachedResponse>> {
+    pub(super) fn get(&self, request: &EncodedListRequest) -> Option<Arc<CachedResponse>> {
         self.responses.get(request)
     }
 
-    pub(super) fn put(&self, request: &EncodedRequest, response: CachedResponse) {
-        self.responses.insert(request.compact(), Arc::new(response));
+    pub(super) fn put(&self, request: &EncodedListRequest, cached: CachedResponse) {
+        self.responses.insert(request.compact(), Arc::new(cached));
     }
 }
 
 async fn release_memory(responses: Responses) {
-    let mut rounds = interval(RELEASE_INTERVAL);
+    let mut ticks = interval(RELEASE_INTERVAL);
     loop {
-        rounds.tick().await;
+        ticks.tick().await;
         responses.run_pending_tasks();
     }
 }
 
-fn weight(request: &EncodedRequest, response: &CachedResponse) -> u32 {
-    u32::try_from(OVERHEAD + request.0.len() + response.list.0.len()).unwrap_or(u32::MAX)
+fn weight(request: &EncodedListRequest, cached: &CachedResponse) -> u32 {
+    let bytes = ENTRY_OVERHEAD + request.0.len() + cached.response.0.len();
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -84,44 +89,43 @@ mod tests {
     use super::*;
     use crate::cache::{Freshness, Snapshot};
 
-    fn query(number: usize) -> EncodedRequest {
-        EncodedRequest(number.to_string().into())
+    fn request(number: usize) -> EncodedListRequest {
+        EncodedListRequest(number.to_string().into())
     }
 
-    /// DESIGN §9.7, one bound of it
-    #[tokio::test]
-    async fn a_million_distinct_questions_do_not_push_out_what_matters_and_stay_within_their_bytes()
-    {
-        let most = 1 << 20;
-        let responses = ResponseCache::new(most);
-        let response = || CachedResponse {
+    fn cached_response() -> CachedResponse {
+        CachedResponse {
             scope: Weak::new(),
             max_staleness: None,
             validator: Validator::new(&Arc::new(Snapshot::default()), Freshness::Missing),
-            list: EncodedList(Bytes::from_static(&[0; 2000])),
-        };
-        let hot: Vec<_> = (0..100).map(query).collect();
-        for query in &hot {
-            responses.put(query, response());
+            response: EncodedListResponse(Bytes::from_static(&[0; 2000])),
+        }
+    }
+
+    /// Invariant 7 (docs/invariants.md): memory. One bound of it.
+    #[tokio::test]
+    async fn a_million_distinct_requests_evict_no_frequent_response_and_stay_within_the_bytes() {
+        let most = 1 << 20;
+        let cache = ResponseCache::new(most);
+        let frequent: Vec<_> = (0..100).map(request).collect();
+        for request in &frequent {
+            cache.put(request, cached_response());
         }
         for distinct in 0..1_000_000 {
-            let query = query(1000 + distinct);
-            assert!(responses.get(&query).is_none());
-            responses.put(&query, response());
-            // Half of all requests are for what matters, each of them once in a hundred.
-            responses.get(&hot[distinct % hot.len()]);
+            let request = request(1000 + distinct);
+            assert!(cache.get(&request).is_none());
+            cache.put(&request, cached_response());
+            // Half of all requests are frequent ones, each of them one in a hundred.
+            cache.get(&frequent[distinct % frequent.len()]);
             if distinct % 1000 == 0 {
-                responses.responses.run_pending_tasks();
-                assert!(
-                    responses.responses.weighted_size() <= most,
-                    "{}",
-                    responses.responses.weighted_size()
-                );
+                cache.responses.run_pending_tasks();
+                let weight = cache.responses.weighted_size();
+                assert!(weight <= most, "{weight}");
             }
         }
-        responses.responses.run_pending_tasks();
-        assert!(responses.responses.weighted_size() <= most);
-        let running = hot.iter().filter(|query| responses.get(query).is_some()).count();
-        assert!(running >= 95, "{running} of 100");
+        cache.responses.run_pending_tasks();
+        assert!(cache.responses.weighted_size() <= most);
+        let kept = frequent.iter().filter(|request| cache.get(request).is_some()).count();
+        assert!(kept >= 95, "{kept} of 100");
     }
 }

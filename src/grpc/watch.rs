@@ -1,105 +1,145 @@
-//! `WatchStoreImageTask`.
+//! The handler of `WatchStoreImageTask`, and the stream of its messages.
 
-use std::time::Duration;
+use std::{pin::Pin, sync::Arc, time::Duration};
 
-use futures_util::stream;
+use futures_util::{Stream, stream};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tonic::{Response, Status};
+use tonic::Status;
 
-use super::{
-    Service, WatchStream, convert, deadline,
-    status::{GatewayReason, gateway_status, status_of_end, status_of_watch},
-};
+use super::{deadline, status::status};
 use crate::{
+    api::{ApiError, ScopePolicy, WatchCall, watch_message},
     domain::Scope,
     proto::{
         WatchStoreImageTaskRequest, WatchStoreImageTaskResponse,
         watch_store_image_task_response::Kind,
     },
-    watch::{State, Watch},
+    watch::{State, Watch, Watches},
 };
 
-impl Service {
-    pub(super) async fn begin_watch(
+/// The messages of one watch.
+pub(super) type WatchStream =
+    Pin<Box<dyn Stream<Item = Result<WatchStoreImageTaskResponse, Status>> + Send>>;
+
+/// Begins watches.
+pub(super) struct WatchHandler {
+    watches: Watches,
+    policy: Arc<ScopePolicy>,
+    draining: CancellationToken,
+}
+
+impl WatchHandler {
+    pub(super) fn new(
+        watches: Watches,
+        policy: Arc<ScopePolicy>,
+        draining: CancellationToken,
+    ) -> Self {
+        Self { watches, policy, draining }
+    }
+
+    /// Begins a watch. Returns when its first message is known or its task is waited for.
+    pub(super) async fn begin(
         &self,
         request: WatchStoreImageTaskRequest,
         deadline: Option<Instant>,
-    ) -> Result<Response<WatchStream>, Status> {
-        let (query, heartbeat) = self.accounts.watch(&request)?;
+    ) -> Result<WatchStream, Status> {
+        let WatchCall { query, heartbeat } =
+            WatchCall::parse(&request, &self.policy).map_err(status)?;
         let scope = query.scope.clone();
         let watch = tokio::select! {
             watch = self.watches.watch(query) => watch,
             () = self.draining.cancelled() => return Err(shutting_down()),
         };
-        let watch = watch.map_err(|error| status_of_watch(&error, &scope))?;
+        let watch = watch.map_err(|error| status(ApiError::watch(&error, &scope)))?;
         let messages = Messages {
             watch,
             scope,
             heartbeat,
-            last: Instant::now(),
+            last_sent: Instant::now(),
             deadline,
             draining: self.draining.clone(),
-            over: false,
+            ended: false,
         };
-        let stream = stream::unfold(messages, async |mut messages| {
-            let message = messages.next().await?;
-            Some((message, messages))
-        });
-        Ok(Response::new(Box::pin(stream)))
+        Ok(messages.into_stream())
     }
 }
 
-/// The messages of one watch. Asked for one at a time, when the client has room for it.
+/// The state of one stream. A message is made when the client has room for it.
 struct Messages {
     watch: Watch,
     scope: Scope,
     heartbeat: Duration,
-    /// When the last message was sent.
-    last: Instant,
+    /// Time at which the last message was sent.
+    last_sent: Instant,
     deadline: Option<Instant>,
     draining: CancellationToken,
-    /// A status was sent, after which nothing may follow.
-    over: bool,
+    /// A status was sent. No message may follow it.
+    ended: bool,
+}
+
+/// What happens next in a stream.
+enum Event {
+    State(Option<State>),
+    Draining,
+    DeadlineExceeded,
+    HeartbeatDue,
 }
 
 impl Messages {
+    fn into_stream(self) -> WatchStream {
+        Box::pin(stream::unfold(self, async |mut messages| {
+            let message = messages.next().await?;
+            Some((message, messages))
+        }))
+    }
+
     async fn next(&mut self) -> Option<Result<WatchStoreImageTaskResponse, Status>> {
-        if self.over {
+        if self.ended {
             return None;
         }
         loop {
-            let heartbeat = self.last + self.heartbeat;
-            tokio::select! {
-                biased;
-                state = self.watch.next() => match state? {
-                    State::Known(view) => {
-                        self.last = Instant::now();
-                        return Some(Ok(convert::watch_response(Kind::Update, &self.scope, &view)));
-                    }
-                    State::Ended(ended) => return self.end(status_of_end(&ended, &self.scope)),
-                    State::Pending => {}
-                },
-                () = self.draining.cancelled() => return self.end(shutting_down()),
-                () = sleep_until(self.deadline.unwrap_or(heartbeat)), if self.deadline.is_some() => {
-                    return self.end(deadline::exceeded());
+            match self.next_event().await {
+                Event::State(None) => return None,
+                Event::State(Some(State::Known(view))) => {
+                    self.last_sent = Instant::now();
+                    return Some(Ok(watch_message(Kind::Update, &self.scope, &view)));
                 }
-                () = sleep_until(heartbeat) => {
-                    self.last = Instant::now();
+                Event::State(Some(State::Ended(ended))) => {
+                    return self.end(status(ApiError::ended(&ended, &self.scope)));
+                }
+                Event::State(Some(State::Pending)) => {}
+                Event::Draining => return self.end(shutting_down()),
+                Event::DeadlineExceeded => return self.end(deadline::exceeded()),
+                Event::HeartbeatDue => {
+                    self.last_sent = Instant::now();
                     if let Some(view) = self.watch.current() {
-                        return Some(Ok(convert::watch_response(Kind::Heartbeat, &self.scope, &view)));
+                        return Some(Ok(watch_message(Kind::Heartbeat, &self.scope, &view)));
                     }
                 }
             }
         }
     }
 
+    async fn next_event(&mut self) -> Event {
+        let heartbeat_due = self.last_sent + self.heartbeat;
+        let deadline = self.deadline.unwrap_or(heartbeat_due);
+        tokio::select! {
+            // A state goes before the end of the stream: a terminal state is never held back.
+            biased;
+            state = self.watch.next() => Event::State(state),
+            () = self.draining.cancelled() => Event::Draining,
+            () = sleep_until(deadline), if self.deadline.is_some() => Event::DeadlineExceeded,
+            () = sleep_until(heartbeat_due) => Event::HeartbeatDue,
+        }
+    }
+
     fn end<T>(&mut self, status: Status) -> Option<Result<T, Status>> {
-        self.over = true;
+        self.ended = true;
         Some(Err(status))
     }
 }
 
 fn shutting_down() -> Status {
-    gateway_status(GatewayReason::ShuttingDown, "the gateway shuts down; call again")
+    status(ApiError::shutting_down())
 }

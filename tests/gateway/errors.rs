@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use amistore_gateway::{
+    api::errors_markdown,
     domain::ErrorKind,
     ec2::{KNOWN_CODES, kind_of_code},
-    grpc::errors_markdown,
     simulator::{Fault, Wire},
 };
 use tonic::{Code, Status};

@@ -1,19 +1,32 @@
-//! From the domain's words to the contract's.
+//! From the domain's types to the contract's messages.
 
 use std::time::SystemTime;
 
-use prost_types::Timestamp;
-
-use super::status::code_of;
+use super::error::status_code;
 use crate::{
-    domain::{Scope, TaskState},
-    proto::{self, StoreImageTaskState},
+    domain::{Scope, StoreImageTask, TaskState},
+    proto::{self, StoreImageTaskState, WatchStoreImageTaskResponse},
     watch::{Degraded, TaskView},
 };
 
+/// A message of a watch.
+#[must_use]
+pub fn watch_message(
+    kind: proto::watch_store_image_task_response::Kind,
+    scope: &Scope,
+    view: &TaskView,
+) -> WatchStoreImageTaskResponse {
+    WatchStoreImageTaskResponse {
+        kind: kind.into(),
+        task: Some(task(scope, &view.task, view.estimated_completion)),
+        as_of: Some(view.as_of.wall.into()),
+        degraded: view.degraded.as_ref().map(degraded),
+    }
+}
+
 pub(super) fn task(
     scope: &Scope,
-    task: &crate::domain::StoreImageTask,
+    task: &StoreImageTask,
     estimated_completion: Option<SystemTime>,
 ) -> proto::StoreImageTask {
     proto::StoreImageTask {
@@ -22,33 +35,20 @@ pub(super) fn task(
         image_id: task.key.image_id.to_string(),
         bucket: task.key.bucket.to_string(),
         object_key: task.object_key.to_string(),
-        start_time: Some(timestamp(task.key.start_time.0)),
+        start_time: Some(task.key.start_time.0.into()),
         state: state(&task.state).into(),
         state_text: task.state.as_ec2().to_owned(),
         progress_percentage: task.progress.into(),
         failure_reason: task.failure_reason.as_deref().unwrap_or_default().to_owned(),
-        estimated_completion_time: estimated_completion.map(timestamp),
-    }
-}
-
-pub(super) fn watch_response(
-    kind: proto::watch_store_image_task_response::Kind,
-    scope: &Scope,
-    view: &TaskView,
-) -> proto::WatchStoreImageTaskResponse {
-    proto::WatchStoreImageTaskResponse {
-        kind: kind.into(),
-        task: Some(task(scope, &view.task, view.estimated_completion)),
-        as_of: Some(timestamp(view.as_of.wall)),
-        degraded: view.degraded.as_ref().map(degraded),
+        estimated_completion_time: estimated_completion.map(Into::into),
     }
 }
 
 fn degraded(degraded: &Degraded) -> proto::Degraded {
     proto::Degraded {
-        code: code_of(degraded.error.kind).into(),
+        code: status_code(degraded.error.kind).number(),
         reason: degraded.error.code.to_string(),
-        since: Some(timestamp(degraded.since)),
+        since: Some(degraded.since.into()),
     }
 }
 
@@ -59,8 +59,4 @@ fn state(state: &TaskState) -> StoreImageTaskState {
         TaskState::Failed => StoreImageTaskState::Failed,
         TaskState::Other(_) => StoreImageTaskState::Unspecified,
     }
-}
-
-pub(super) fn timestamp(time: SystemTime) -> Timestamp {
-    Timestamp::from(time)
 }

@@ -1,0 +1,171 @@
+//! The one error table: from every failure below the doors to a status code, a reason and details.
+//! docs/errors.md is generated from it.
+
+use std::time::Duration;
+
+use super::{GatewayReason, StatusCode, Violation, remembered_refusal};
+use crate::{
+    cache::CacheError,
+    domain::{ErrorKind, Scope, UpstreamError},
+    watch::{Ended, WatchError},
+};
+
+/// `ErrorInfo.domain` of an error that EC2 reported.
+const EC2_DOMAIN: &str = "ec2.amazonaws.com";
+/// `ErrorInfo.domain` of an error that the gateway reports by itself.
+const GATEWAY_DOMAIN: &str = "amistore";
+
+/// A failed call in the words that all doors share. Each door renders it in its own protocol.
+#[derive(Clone, Debug)]
+pub struct ApiError {
+    /// The status code.
+    pub code: StatusCode,
+    /// The message for people.
+    pub message: String,
+    /// `ErrorInfo.domain`: the party that reported the error.
+    pub domain: &'static str,
+    /// `ErrorInfo.reason`: EC2's error code or a [`GatewayReason`].
+    pub reason: String,
+    /// `ErrorInfo.metadata`: account, region and EC2's request ID.
+    pub metadata: Vec<(&'static str, String)>,
+    /// `BadRequest.field_violations`: the fields that are wrong.
+    pub violations: Vec<Violation>,
+    /// Delay before the next try. None if the call must not be tried again as it is.
+    pub retry_after: Option<Duration>,
+    /// The value of `cache-status` if EC2's refusal came from the cache.
+    pub cache_status: Option<String>,
+}
+
+impl ApiError {
+    /// A refusal of the gateway itself.
+    #[must_use]
+    pub fn gateway(reason: GatewayReason, message: impl Into<String>) -> Self {
+        let spec = reason.spec();
+        Self {
+            code: spec.code,
+            message: message.into(),
+            domain: GATEWAY_DOMAIN,
+            reason: reason.name().to_owned(),
+            metadata: Vec::new(),
+            violations: Vec::new(),
+            retry_after: spec.retry_after,
+            cache_status: None,
+        }
+    }
+
+    /// The end of a watch because the gateway drains. The delay is drawn per watch, between half of
+    /// the table's and two and a half times of it, since thousands of watches end together.
+    #[must_use]
+    pub fn shutting_down() -> Self {
+        let mut error =
+            Self::gateway(GatewayReason::ShuttingDown, "the gateway shuts down; call again");
+        if let Some(delay) = error.retry_after {
+            error.retry_after = Some(delay.mul_f64(0.5 + 2.0 * fastrand::f64()));
+        }
+        error
+    }
+
+    /// A request with fields that are wrong.
+    #[must_use]
+    pub fn invalid(violations: Vec<Violation>) -> Self {
+        let mut message = String::new();
+        for violation in &violations {
+            if !message.is_empty() {
+                message.push_str("; ");
+            }
+            message.push_str(&violation.field);
+            message.push_str(": ");
+            message.push_str(&violation.description);
+        }
+        Self { violations, ..Self::gateway(GatewayReason::InvalidArgument, message) }
+    }
+
+    /// A failed call to EC2.
+    #[must_use]
+    pub fn upstream(error: &UpstreamError, scope: &Scope) -> Self {
+        let mut metadata =
+            vec![("account", scope.account.to_string()), ("region", scope.region.to_string())];
+        if let Some(request_id) = &error.request_id {
+            metadata.push(("request_id", request_id.to_string()));
+        }
+        let default_delay = retry_delay(error.kind);
+        Self {
+            code: status_code(error.kind),
+            message: format!("{}: {}", error.code, error.message),
+            domain: EC2_DOMAIN,
+            reason: error.code.to_string(),
+            metadata,
+            violations: Vec::new(),
+            retry_after: default_delay.map(|delay| error.retry_after.unwrap_or(delay)),
+            cache_status: None,
+        }
+    }
+
+    /// A failed read of the cache.
+    #[must_use]
+    pub fn cache(error: &CacheError, scope: &Scope) -> Self {
+        let reason = match error {
+            CacheError::Upstream(upstream) => return Self::upstream(upstream, scope),
+            CacheError::Remembered { error, left } => {
+                let cache_status = Some(remembered_refusal(*left));
+                return Self { cache_status, ..Self::upstream(error, scope) };
+            }
+            CacheError::TooManyWaiting => GatewayReason::TooManyWaiting,
+            CacheError::TooManyTasks => GatewayReason::TooManyTasks,
+            CacheError::TooManyScopes => GatewayReason::TooManyScopes,
+            CacheError::RefresherLost => GatewayReason::RequestLost,
+        };
+        Self::gateway(reason, error.to_string())
+    }
+
+    /// A watch that could not begin.
+    #[must_use]
+    pub fn watch(error: &WatchError, scope: &Scope) -> Self {
+        match error {
+            WatchError::Cache(error) => Self::cache(error, scope),
+            WatchError::NoTask(..) => Self::gateway(GatewayReason::NoTask, error.to_string()),
+            WatchError::TooManyWatches => {
+                Self::gateway(GatewayReason::TooManyWatches, error.to_string())
+            }
+        }
+    }
+
+    /// A watch that ended before its task did.
+    #[must_use]
+    pub fn ended(ended: &Ended, scope: &Scope) -> Self {
+        match ended {
+            Ended::Refused(error) => Self::cache(error, scope),
+            Ended::Gone => Self::gateway(GatewayReason::TaskGone, "EC2 no longer lists this task"),
+        }
+    }
+}
+
+/// The status code of a kind of EC2 failure.
+pub(super) fn status_code(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::InvalidRequest => StatusCode::InvalidArgument,
+        ErrorKind::NotFound => StatusCode::NotFound,
+        ErrorKind::Denied => StatusCode::PermissionDenied,
+        ErrorKind::Credentials => StatusCode::Unauthenticated,
+        ErrorKind::AccountState | ErrorKind::UnknownRefusal => StatusCode::FailedPrecondition,
+        ErrorKind::Throttled => StatusCode::ResourceExhausted,
+        ErrorKind::Unsupported => StatusCode::Unimplemented,
+        ErrorKind::Unavailable => StatusCode::Unavailable,
+        ErrorKind::MalformedAnswer => StatusCode::Internal,
+    }
+}
+
+/// Delay before the next try if EC2 named none. None if the call must not be tried again as it is.
+pub(super) fn retry_delay(kind: ErrorKind) -> Option<Duration> {
+    match kind {
+        ErrorKind::Throttled => Some(Duration::from_secs(5)),
+        ErrorKind::Unavailable | ErrorKind::MalformedAnswer => Some(Duration::from_secs(2)),
+        ErrorKind::InvalidRequest
+        | ErrorKind::NotFound
+        | ErrorKind::Denied
+        | ErrorKind::Credentials
+        | ErrorKind::AccountState
+        | ErrorKind::Unsupported
+        | ErrorKind::UnknownRefusal => None,
+    }
+}

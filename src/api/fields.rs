@@ -1,0 +1,112 @@
+//! Fields of requests, parsed into types that cannot be wrong. A field that is wrong is added to the
+//! request's violations.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::violations::Violations;
+use crate::{
+    domain::{NameError, TaskStateKind},
+    proto::StoreImageTaskState,
+};
+
+const TASK_LISTED_FOR: Duration = Duration::from_hours(744);
+
+/// Nanoseconds in a second: `google.protobuf.Duration.nanos` must be less.
+const NANOS_PER_SECOND: u32 = 1_000_000_000;
+
+/// Parses one name.
+pub(super) fn name<T>(
+    violations: &mut Violations,
+    field: &str,
+    text: &str,
+    parse: fn(&str) -> Result<T, NameError>,
+) -> Option<T> {
+    match parse(text) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            violations.add(field, error);
+            None
+        }
+    }
+}
+
+/// Parses a list of at most `most` names. Order and duplicates mean nothing.
+pub(super) fn names<T: Ord>(
+    violations: &mut Violations,
+    field: &str,
+    texts: &[String],
+    most: usize,
+    parse: fn(&str) -> Result<T, NameError>,
+) -> BTreeSet<T> {
+    let mut names = BTreeSet::new();
+    if texts.len() > most {
+        let found = texts.len();
+        violations.add(field, format_args!("must have at most {most} entries, got {found}"));
+        return names;
+    }
+    for (index, text) in texts.iter().enumerate() {
+        match parse(text) {
+            Ok(name) => _ = names.insert(name),
+            Err(error) => violations.add(format!("{field}[{index}]"), error),
+        }
+    }
+    names
+}
+
+/// Parses the numbers of states.
+pub(super) fn states(violations: &mut Violations, numbers: &[i32]) -> BTreeSet<TaskStateKind> {
+    let mut states = BTreeSet::new();
+    for (index, number) in numbers.iter().enumerate() {
+        let state = match StoreImageTaskState::try_from(*number) {
+            Ok(StoreImageTaskState::InProgress) => TaskStateKind::InProgress,
+            Ok(StoreImageTaskState::Completed) => TaskStateKind::Completed,
+            Ok(StoreImageTaskState::Failed) => TaskStateKind::Failed,
+            Ok(StoreImageTaskState::Unspecified) | Err(_) => {
+                violations.add(
+                    format!("states[{index}]"),
+                    format_args!(
+                        "must be IN_PROGRESS (1), COMPLETED (2) or FAILED (3), got {number}"
+                    ),
+                );
+                continue;
+            }
+        };
+        states.insert(state);
+    }
+    states
+}
+
+/// Parses a duration between `least` and 31 days: EC2 lists no task for longer.
+pub(super) fn duration(
+    violations: &mut Violations,
+    field: &str,
+    given: prost_types::Duration,
+    least: Duration,
+) -> Option<Duration> {
+    let parsed = parse_duration(given);
+    if let Some(duration) = parsed
+        && (least..=TASK_LISTED_FOR).contains(&duration)
+    {
+        return parsed;
+    }
+    violations.add(
+        field,
+        format_args!(
+            "must be between {} s and {} s (31 days) with 0 to 999,999,999 ns, got {} s and {} ns",
+            least.as_secs(),
+            TASK_LISTED_FOR.as_secs(),
+            given.seconds,
+            given.nanos,
+        ),
+    );
+    None
+}
+
+fn parse_duration(given: prost_types::Duration) -> Option<Duration> {
+    let seconds = u64::try_from(given.seconds).ok()?;
+    let nanos = u32::try_from(given.nanos).ok()?;
+    if nanos >= NANOS_PER_SECOND {
+        return None;
+    }
+    Some(Duration::new(seconds, nanos))
+}

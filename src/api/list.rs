@@ -1,0 +1,147 @@
+//! `ListStoreImageTasks`: from the request to a valid query, and from what the cache read to the
+//! response.
+
+use std::time::Duration;
+
+use super::{
+    ApiError, ScopePolicy, convert, fields,
+    page_token::{self, Fingerprint},
+    violations::Violations,
+};
+use crate::{
+    cache::{CacheRead, Page, Query},
+    domain::{BucketName, ImageId, Scope, TaskFilter, TaskKey},
+    proto::{ListStoreImageTasksRequest, ListStoreImageTasksResponse},
+};
+
+/// Entries of `image_ids`.
+const MOST_IMAGES: usize = 1_000;
+/// Entries of `buckets`: EC2 takes that many filter values in one call.
+const MOST_BUCKETS: usize = 200;
+/// Tasks of a page if `page_size` is 0.
+const DEFAULT_PAGE_SIZE: usize = 100;
+/// Tasks of a page; a larger `page_size` is taken as this.
+const LARGEST_PAGE_SIZE: usize = 1_000;
+
+/// A valid request for one page of tasks.
+#[derive(Debug)]
+pub struct ListQuery {
+    /// The account and region that the request is about.
+    pub scope: Scope,
+    /// The age that the response may have. None: as the gateway is configured.
+    pub max_staleness: Option<Duration>,
+    /// Ask EC2 only whether the gateway has the permission.
+    pub dry_run: bool,
+    filter: TaskFilter,
+    page_size: usize,
+    /// The last task of the page before.
+    after: Option<TaskKey>,
+}
+
+impl ListQuery {
+    /// Parses a request.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` that names every field that is wrong.
+    pub fn parse(
+        request: &ListStoreImageTasksRequest,
+        policy: &ScopePolicy,
+    ) -> Result<Self, ApiError> {
+        let mut violations = Violations::default();
+        let scope = policy.resolve(&mut violations, &request.account, &request.region);
+        let filter = parse_filter(&mut violations, request);
+        let page_size = parse_page_size(&mut violations, request.page_size);
+        let max_staleness = match request.max_staleness {
+            Some(given) => {
+                fields::duration(&mut violations, "max_staleness", given, Duration::ZERO)
+            }
+            None => None,
+        };
+        let Some(scope) = scope else { return Err(ApiError::invalid(violations.into_vec())) };
+        let mut after = None;
+        // A token is compared only with arguments that are valid themselves.
+        if violations.is_empty() && !request.page_token.is_empty() {
+            match page_token::read(Fingerprint::new(&scope, &filter), &request.page_token) {
+                Ok(place) => after = Some(place),
+                Err(error) => violations.add("page_token", error),
+            }
+        }
+        if !violations.is_empty() {
+            return Err(ApiError::invalid(violations.into_vec()));
+        }
+        let dry_run = request.dry_run;
+        Ok(Self { scope, max_staleness, dry_run, filter, page_size, after })
+    }
+
+    /// The query that the cache must answer.
+    #[must_use]
+    pub fn cache_query(&self) -> Query {
+        if self.asks_for_latest() {
+            Query::Latest { images: self.filter.images.clone(), bucket: None }
+        } else {
+            let (filter, after) = (self.filter.clone(), self.after.clone());
+            Query::Listing { filter, after, count: self.page_size }
+        }
+    }
+
+    /// The response, made from what the cache read for [`Self::cache_query`].
+    #[must_use]
+    pub fn response(&self, read: &CacheRead) -> ListStoreImageTasksResponse {
+        let page = self.page(read);
+        let next_page_token = match page.tasks.last() {
+            Some(last) if page.more => {
+                page_token::write(Fingerprint::new(&self.scope, &self.filter), &last.key)
+            }
+            _ => String::new(),
+        };
+        let mut tasks = Vec::with_capacity(page.tasks.len());
+        for task in &page.tasks {
+            let estimate = read.snapshot.estimated_completion(task);
+            tasks.push(convert::task(&self.scope, task, estimate));
+        }
+        let as_of = read.as_of().map(|call| call.wall.into());
+        ListStoreImageTasksResponse { tasks, next_page_token, as_of }
+    }
+
+    /// Images without other selectors ask for the latest task of each, as EC2 answers. All other
+    /// requests ask for a part of the listing.
+    fn asks_for_latest(&self) -> bool {
+        !self.filter.images.is_empty()
+            && self.filter.states.is_empty()
+            && self.filter.buckets.is_empty()
+    }
+
+    fn page(&self, read: &CacheRead) -> Page {
+        let Self { filter, after, page_size, .. } = self;
+        if self.asks_for_latest() {
+            read.snapshot.latest_page(&filter.images, after.as_ref(), *page_size)
+        } else {
+            read.snapshot.page(filter, after.as_ref(), *page_size)
+        }
+    }
+}
+
+fn parse_filter(violations: &mut Violations, request: &ListStoreImageTasksRequest) -> TaskFilter {
+    let images =
+        fields::names(violations, "image_ids", &request.image_ids, MOST_IMAGES, ImageId::parse);
+    let states = fields::states(violations, &request.states);
+    let buckets =
+        fields::names(violations, "buckets", &request.buckets, MOST_BUCKETS, BucketName::parse);
+    TaskFilter { images, states, buckets }
+}
+
+fn parse_page_size(violations: &mut Violations, given: i32) -> usize {
+    match usize::try_from(given) {
+        Ok(0) => DEFAULT_PAGE_SIZE,
+        Ok(size) => size.min(LARGEST_PAGE_SIZE),
+        Err(_) => {
+            violations.add(
+                "page_size",
+                format_args!(
+                    "must be between 0 and {LARGEST_PAGE_SIZE} (0 = default {DEFAULT_PAGE_SIZE}), got {given}"
+                ),
+            );
+            DEFAULT_PAGE_SIZE
+        }
+    }
+}

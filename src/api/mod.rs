@@ -1,0 +1,29 @@
+//! What every door of the gateway shares: requests parsed into valid queries, the scope policy, page
+//! tokens, `cache-status`, the conversion to the contract's messages, and the one error table.
+//!
+//! A door translates its protocol to this module and back, and decides nothing by itself. The module
+//! knows the contract's messages, but neither tonic nor HTTP.
+
+mod cache_status;
+mod convert;
+mod error;
+mod error_docs;
+mod fields;
+mod list;
+mod page_token;
+mod reason;
+mod scope_policy;
+mod status_code;
+mod violations;
+mod watch;
+
+pub use cache_status::{BYPASS, cache_status, remembered_refusal};
+pub use convert::watch_message;
+pub use error::ApiError;
+pub use error_docs::errors_markdown;
+pub use list::ListQuery;
+pub use reason::GatewayReason;
+pub use scope_policy::ScopePolicy;
+pub use status_code::StatusCode;
+pub use violations::Violation;
+pub use watch::WatchCall;

@@ -1,0 +1,111 @@
+//! The refusals of the gateway itself: one row each for code, retry delay and meaning.
+
+use std::time::Duration;
+
+use strum::{IntoStaticStr, VariantArray};
+
+use super::StatusCode;
+
+/// Why the gateway itself refuses a call or ends a watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
+pub enum GatewayReason {
+    /// A field of the request is out of bounds.
+    InvalidArgument,
+    /// The image has no task to watch.
+    NoTask,
+    /// EC2 no longer lists the watched task.
+    TaskGone,
+    /// The waiting places of a scope are taken.
+    TooManyWaiting,
+    /// The request reaches below the tasks that are kept.
+    TooManyTasks,
+    /// The places for scopes are taken.
+    TooManyScopes,
+    /// The places for watches are taken.
+    TooManyWatches,
+    /// The refresher of the scope panicked.
+    RequestLost,
+    /// The gateway drains.
+    ShuttingDown,
+    /// A deadline passed.
+    DeadlineExceeded,
+}
+
+/// A row of the table: everything that a reason implies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReasonSpec {
+    pub(super) code: StatusCode,
+    /// Delay before the next try. None if the call must not be tried again as it is.
+    pub(super) retry_after: Option<Duration>,
+    /// The meaning, as docs/errors.md prints it.
+    pub(super) meaning: &'static str,
+}
+
+impl ReasonSpec {
+    const fn last(code: StatusCode, meaning: &'static str) -> Self {
+        Self { code, retry_after: None, meaning }
+    }
+
+    const fn retry(code: StatusCode, seconds: u64, meaning: &'static str) -> Self {
+        Self { code, retry_after: Some(Duration::from_secs(seconds)), meaning }
+    }
+}
+
+impl GatewayReason {
+    /// The reason as `ErrorInfo` carries it, for example `NO_TASK`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    pub(super) fn spec(self) -> ReasonSpec {
+        use StatusCode as Code;
+        match self {
+            Self::InvalidArgument => ReasonSpec::last(
+                Code::InvalidArgument,
+                "a field is out of bounds; `BadRequest` names it, and EC2 was not asked",
+            ),
+            Self::NoTask => ReasonSpec::last(
+                Code::NotFound,
+                "Watch: the image has no such task, and `wait_for_task` is false",
+            ),
+            Self::TaskGone => ReasonSpec::last(
+                Code::NotFound,
+                "Watch: EC2 has not listed the unfinished task for five minutes, or the task is older than 31 days",
+            ),
+            Self::TooManyWaiting => ReasonSpec::retry(
+                Code::ResourceExhausted,
+                1,
+                "too many requests of the account and region wait for EC2",
+            ),
+            Self::TooManyTasks => ReasonSpec::retry(
+                Code::ResourceExhausted,
+                60,
+                "the account and region has more tasks than are kept, and the request reaches below them",
+            ),
+            Self::TooManyScopes => ReasonSpec::retry(
+                Code::ResourceExhausted,
+                60,
+                "too many accounts and regions are in use",
+            ),
+            Self::TooManyWatches => {
+                ReasonSpec::retry(Code::ResourceExhausted, 10, "too many watches are open")
+            }
+            Self::RequestLost => ReasonSpec::retry(
+                Code::Unavailable,
+                1,
+                "the gateway lost the request by a fault of its own",
+            ),
+            Self::ShuttingDown => ReasonSpec::retry(
+                Code::Unavailable,
+                1,
+                "Watch: the gateway shuts down; another replica, or the next process, goes on",
+            ),
+            Self::DeadlineExceeded => ReasonSpec::last(
+                Code::DeadlineExceeded,
+                "the client's deadline or the gateway's own request timeout passed",
+            ),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The accounts and regions that a request may name.
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use super::{fields, violations::Violations};
+use crate::domain::{AccountName, Region, Scope};
+
+/// Characters of an unknown account name that an error repeats.
+const QUOTED_CHARACTERS: usize = 64;
+
+/// Decides which scope a request is about, and whether it may be asked for.
+#[derive(Clone, Debug, Default)]
+pub struct ScopePolicy {
+    /// Region of a request that names none.
+    pub default_region: Option<Region>,
+    /// The only regions that may be asked for. Empty: all.
+    pub allowed_regions: BTreeSet<Region>,
+}
+
+impl ScopePolicy {
+    /// The scope that a request names by its `account` and `region`.
+    pub(super) fn resolve(
+        &self,
+        violations: &mut Violations,
+        account: &str,
+        region: &str,
+    ) -> Option<Scope> {
+        let account = resolve_account(violations, account);
+        let region = self.resolve_region(violations, region);
+        Some(Scope { account: account?, region: region? })
+    }
+
+    fn resolve_region(&self, violations: &mut Violations, region: &str) -> Option<Region> {
+        let region = match (&self.default_region, region) {
+            (Some(default), "") => default.clone(),
+            (None, "") => {
+                violations.add(
+                    "region",
+                    "must name a region, such as \"us-east-1\": the gateway has no default region",
+                );
+                return None;
+            }
+            (_, given) => fields::name(violations, "region", given, Region::parse)?,
+        };
+        if self.allowed_regions.is_empty() || self.allowed_regions.contains(&region) {
+            return Some(region);
+        }
+        let allowed = self.allowed_list();
+        violations.add("region", format_args!("must be one of {allowed}, got {region}"));
+        None
+    }
+
+    fn allowed_list(&self) -> String {
+        let mut list = String::new();
+        for region in &self.allowed_regions {
+            let separator = if list.is_empty() { "" } else { ", " };
+            // Writing to a String does not fail.
+            let _ = write!(list, "{separator}{region}");
+        }
+        list
+    }
+}
+
+fn resolve_account(violations: &mut Violations, account: &str) -> Option<AccountName> {
+    if matches!(account, "" | AccountName::DEFAULT) {
+        return Some(AccountName::default());
+    }
+    let quoted: String = account.chars().take(QUOTED_CHARACTERS).collect();
+    let default = AccountName::DEFAULT;
+    violations.add(
+        "account",
+        format_args!("must be {default:?}, the one configured account, or empty, got {quoted:?}"),
+    );
+    None
+}

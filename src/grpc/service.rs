@@ -1,0 +1,89 @@
+//! The tonic service: hands each RPC to its handler, within its deadline.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::{
+    deadline,
+    list::ListHandler,
+    settings::Settings,
+    watch::{WatchHandler, WatchStream},
+};
+use crate::{
+    api::ScopePolicy,
+    cache::Cache,
+    proto::{
+        EncodedListRequest, EncodedListResponse, WatchStoreImageTaskRequest,
+        server::store_image_task_service_server::{
+            StoreImageTaskService, StoreImageTaskServiceServer,
+        },
+    },
+    watch::Watches,
+};
+
+/// Bytes of the largest request that is read: 1 MiB. A thousand image IDs and two hundred buckets
+/// are 80 KiB.
+const LARGEST_REQUEST: usize = 1 << 20;
+
+/// The implementation of `amistore.v1.StoreImageTaskService`.
+pub struct Service {
+    list: ListHandler,
+    watch: WatchHandler,
+    settings: Settings,
+}
+
+impl Service {
+    /// Creates the service over a cache and its watches. When `draining` is cancelled, all watches
+    /// end with `UNAVAILABLE`.
+    #[must_use]
+    pub fn new(
+        cache: Arc<Cache>,
+        watches: Watches,
+        policy: ScopePolicy,
+        settings: Settings,
+        draining: CancellationToken,
+    ) -> Self {
+        let policy = Arc::new(policy);
+        Self {
+            list: ListHandler::new(cache, policy.clone(), settings.max_answer_bytes),
+            watch: WatchHandler::new(watches, policy, draining),
+            settings,
+        }
+    }
+
+    /// Wraps the service for tonic's router.
+    #[must_use]
+    pub fn into_server(self) -> StoreImageTaskServiceServer<Self> {
+        StoreImageTaskServiceServer::new(self).max_decoding_message_size(LARGEST_REQUEST)
+    }
+}
+
+#[tonic::async_trait]
+impl StoreImageTaskService for Service {
+    async fn list_store_image_tasks(
+        &self,
+        request: Request<EncodedListRequest>,
+    ) -> Result<Response<EncodedListResponse>, Status> {
+        if let Some(hit) = self.list.hit(request.get_ref()) {
+            return Ok(hit);
+        }
+        let deadline = deadline::client_deadline(request.metadata());
+        // Boxed, so that a hit does not reserve the memory that waiting for EC2 takes.
+        let list = Box::pin(self.list.list(request.into_inner()));
+        deadline::within(deadline, self.settings.request_timeout, list).await
+    }
+
+    type WatchStoreImageTaskStream = WatchStream;
+
+    async fn watch_store_image_task(
+        &self,
+        request: Request<WatchStoreImageTaskRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        let deadline = deadline::client_deadline(request.metadata());
+        let begin = self.watch.begin(request.into_inner(), deadline);
+        let stream = deadline::within(deadline, self.settings.request_timeout, begin).await?;
+        Ok(Response::new(stream))
+    }
+}
