@@ -1,0 +1,32 @@
+//! The drain: how a server that was asked to stop comes to its end.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::health::HealthStatus;
+
+/// Time that a draining server goes on to tell its health, so that health watchers read
+/// `NOT_SERVING` before their streams end.
+const HEALTH_LINGERS: Duration = Duration::from_secs(1);
+
+/// Requests were still in progress when the drain timeout was over.
+#[derive(Debug)]
+pub(super) struct TimedOut;
+
+/// Waits until `server`, which was told to shut down, has finished its requests.
+pub(super) async fn drain<T>(
+    server: impl Future<Output = T>,
+    mut health: HealthStatus,
+    limit: Duration,
+) -> Result<T, TimedOut> {
+    tokio::pin!(server);
+    let drained = async {
+        if let Ok(ended) = timeout(HEALTH_LINGERS, &mut server).await {
+            return ended;
+        }
+        health.end_streams().await;
+        server.await
+    };
+    timeout(limit, drained).await.map_err(|_| TimedOut)
+}

@@ -1,0 +1,46 @@
+//! Health in the terms of gRPC's health protocol: of the server as a whole and of the service.
+
+use tonic::server::NamedService;
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::{Health, HealthServer},
+    server::HealthReporter,
+};
+
+use crate::{
+    grpc::Service, proto::server::store_image_task_service_server::StoreImageTaskServiceServer,
+};
+
+/// The names that health is reported for; the empty one is the server as a whole.
+const NAMES: [&str; 2] = ["", <StoreImageTaskServiceServer<Service> as NamedService>::NAME];
+
+/// Tells clients whether the gateway serves.
+#[derive(Clone, Debug)]
+pub(super) struct HealthStatus(HealthReporter);
+
+impl HealthStatus {
+    /// A status that says `SERVING`, and the service that tells it.
+    pub(super) async fn serving() -> (Self, HealthServer<impl Health>) {
+        let (reporter, service) = tonic_health::server::health_reporter();
+        let status = Self(reporter);
+        status.set(ServingStatus::Serving).await;
+        (status, service)
+    }
+
+    pub(super) async fn set_not_serving(&self) {
+        self.set(ServingStatus::NotServing).await;
+    }
+
+    /// Ends the streams of health watchers: tonic-health ends them only when their name is removed.
+    pub(super) async fn end_streams(&mut self) {
+        for name in NAMES {
+            self.0.clear_service_status(name).await;
+        }
+    }
+
+    async fn set(&self, status: ServingStatus) {
+        for name in NAMES {
+            self.0.set_service_status(name, status).await;
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The settings of a whole gateway.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use crate::{cache, domain::Region, ec2, grpc, watch};
+
+/// Everything that can be configured of a gateway.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cache.
+    pub cache: cache::Settings,
+    /// The watches.
+    pub watch: watch::Settings,
+    /// The discipline towards EC2.
+    pub ec2: ec2::Settings,
+    /// Region of a request that names none.
+    pub default_region: Option<Region>,
+    /// The only regions that may be asked for. Empty: all.
+    pub allowed_regions: BTreeSet<Region>,
+    /// The gRPC service.
+    pub grpc: grpc::Settings,
+    /// Time that a shutdown waits for requests in progress.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            cache: cache::Settings::default(),
+            watch: watch::Settings::default(),
+            ec2: ec2::Settings::default(),
+            default_region: None,
+            allowed_regions: BTreeSet::new(),
+            grpc: grpc::Settings::default(),
+            drain_timeout: Duration::from_secs(35),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Wires the modules together into one gRPC server.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::{Router, Server};
+use tonic_health::pb::health_server::{Health, HealthServer};
+
+use super::settings::Settings;
+use crate::{
+    api::ScopePolicy, cache::Cache, domain::MakeUpstream, grpc::Service, proto, watch::Watches,
+};
+
+/// Streams that one connection may have open at once. A client library that keeps one connection
+/// must be able to open thousands of watches on it; `max_watches` bounds the watches of all.
+const STREAMS_PER_CONNECTION: u32 = 10_000;
+
+/// Interval at which an idle connection is probed with an HTTP/2 PING.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
+/// Time after which a connection without an answer to a PING is closed.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The services of the gateway: the contract, health and reflection.
+///
+/// # Errors
+/// If the contract's descriptor set cannot be decoded.
+pub(super) fn router(
+    settings: Settings,
+    make_upstream: MakeUpstream,
+    draining: CancellationToken,
+    health: HealthServer<impl Health>,
+) -> Result<Router, tonic_reflection::server::Error> {
+    let router = Server::builder()
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(service(settings, make_upstream, draining).into_server())
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    Ok(router)
+}
+
+fn service(
+    settings: Settings,
+    make_upstream: MakeUpstream,
+    draining: CancellationToken,
+) -> Service {
+    let cache = Arc::new(Cache::new(settings.cache, make_upstream));
+    let watches = Watches::new(cache.clone(), settings.watch);
+    let policy = ScopePolicy {
+        default_region: settings.default_region,
+        allowed_regions: settings.allowed_regions,
+    };
+    Service::new(cache, watches, policy, settings.grpc, draining)
+}
+
+/// Reflection of the contract, of health and of the error details, so that a client that has none of
+/// their definitions can read every message.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
