@@ -1,18 +1,18 @@
-//! How often EC2 is asked for a watched task.
+//! The interval between two refreshes of a watched task.
 
 use std::time::Duration;
 
 use crate::cache::ProgressRate;
 
-/// Where nothing is known of a task's pace.
+/// The interval while the progress rate of a task is unknown.
 const UNKNOWN_RATE: Duration = Duration::from_secs(5);
 
-/// The shortest and the longest interval.
+/// The shortest and the longest interval between two refreshes of a watched task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// The shortest.
+    /// The shortest interval.
     pub min: Duration,
-    /// The longest.
+    /// The longest interval. If it is below `min`, `min` counts.
     pub max: Duration,
 }
 
@@ -23,14 +23,14 @@ impl Default for Bounds {
 }
 
 impl Bounds {
-    /// Short while progress is quick and near the expected end, long when it is slow: about one
-    /// question per percent, and one more half-way to the end.
+    /// The interval at this progress rate: one refresh per percent, and one half-way to the
+    /// expected end if that is sooner. A task without progress is refreshed less often the longer
+    /// it stands still.
     pub(super) fn interval(&self, rate: Option<ProgressRate>) -> Duration {
         let wanted = match rate {
             None => UNKNOWN_RATE,
             Some(rate) => match (rate.per_percent(), rate.remaining()) {
                 (Some(per_percent), Some(remaining)) => per_percent.min(remaining / 2),
-                // Nothing gained: the longer it stands still, the longer it is left alone.
                 _ => UNKNOWN_RATE.max(rate.watched_for / 10),
             },
         };
@@ -47,16 +47,16 @@ mod tests {
     }
 
     #[test]
-    fn the_interval_follows_the_pace_within_bounds() {
+    fn the_interval_follows_the_progress_rate_within_bounds() {
         let bounds = Bounds::default();
         let millis = |rate| bounds.interval(rate).as_millis();
         assert_eq!(millis(None), 5000);
         assert_eq!(millis(progress_rate(0, 0, 100)), 5000, "just seen");
-        assert_eq!(millis(progress_rate(200, 0, 100)), 20000, "queued for long");
-        assert_eq!(millis(progress_rate(100_000, 0, 100)), 30000, "bounded above");
-        assert_eq!(millis(progress_rate(100, 10, 50)), 10000, "one question per percent");
-        assert_eq!(millis(progress_rate(990, 99, 1)), 5000, "half-way to the end");
-        assert_eq!(millis(progress_rate(10, 50, 50)), 2500, "bounded below");
-        assert_eq!(millis(progress_rate(10, 50, 0)), 2500, "about to end");
+        assert_eq!(millis(progress_rate(200, 0, 100)), 20000, "without progress for 200 s");
+        assert_eq!(millis(progress_rate(100_000, 0, 100)), 30000, "the longest interval");
+        assert_eq!(millis(progress_rate(100, 10, 50)), 10000, "one refresh per percent");
+        assert_eq!(millis(progress_rate(990, 99, 1)), 5000, "half-way to the expected end");
+        assert_eq!(millis(progress_rate(10, 50, 50)), 2500, "the shortest interval");
+        assert_eq!(millis(progress_rate(10, 50, 0)), 2500, "the expected end has come");
     }
 }

@@ -1,196 +1,172 @@
-//! The poller of one scope: hands on what the cache learns to the topics, and has the cache ask
-//! again when a topic is due. Alive while somebody subscribes.
+//! The poller of one scope: refreshes its topics when they are due, and publishes each new
+//! snapshot to them.
 
 use std::{
-    collections::HashMap,
+    ops::ControlFlow,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use futures_util::{
     FutureExt as _,
-    future::{BoxFuture, OptionFuture, join_all},
+    future::{BoxFuture, join_all},
 };
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, sleep_until},
 };
 
 use super::{
     interval::Bounds,
-    topic::{Ended, State, Subscriber, Target, Topic},
+    target::Target,
+    topic::Subscriber,
+    topics::{Refreshed, Topics},
+    view::State,
 };
-use crate::{
-    cache::{CacheError, Freshness, ScopeCache, Snapshot},
-    domain::wall_clock,
-};
+use crate::cache::{ScopeCache, Snapshot};
 
-/// The poller of one scope.
+/// The poller of one scope. Its task runs only while there are subscribers.
 pub(super) struct Poller {
     cache: Arc<ScopeCache>,
-    bounds: Bounds,
-    topics: Mutex<Topics>,
-    /// A topic was added, or lost a subscriber.
-    changed: Arc<Notify>,
+    shared: Mutex<Shared>,
+    /// Notified when a subscriber has joined or left.
+    subscribers_changed: Arc<Notify>,
 }
 
-#[derive(Default)]
-struct Topics {
-    by_target: HashMap<Target, Topic>,
-    /// The task that looks after the topics is alive.
-    polled: bool,
+/// The state that subscribers and the poller's task share.
+struct Shared {
+    topics: Topics,
+    /// The task runs.
+    running: bool,
 }
-
-/// How a round of refreshes ended, topic by topic.
-type Round = Vec<(Target, Result<(), CacheError>)>;
 
 impl Poller {
     pub(super) fn new(cache: Arc<ScopeCache>, bounds: Bounds) -> Arc<Self> {
-        Arc::new(Self { cache, bounds, topics: Mutex::default(), changed: Arc::default() })
+        let shared = Shared { topics: Topics::new(bounds), running: false };
+        Arc::new(Self { cache, shared: Mutex::new(shared), subscribers_changed: Arc::default() })
     }
 
-    /// Joins the topic of a target; `first` is its state where there is no topic yet.
+    /// Subscribes to the topic of a target, and starts the task if it does not run. `first` is the
+    /// state that a new topic begins with.
     pub(super) fn subscribe(self: &Arc<Self>, target: Target, first: State) -> Subscriber {
-        let mut topics = self.topics();
-        let awaits = matches!(target, Target::NextTask { .. });
-        let topic = topics.by_target.entry(target).or_insert_with(|| Topic::new(first));
-        let subscriber = topic.subscribe(awaits, self.changed.clone());
-        if !topics.polled {
-            topics.polled = true;
-            tokio::spawn(self.clone().poll());
+        let awaits_task = matches!(target, Target::NextTask { .. });
+        let mut shared = self.shared();
+        let topic = shared.topics.get_or_create(target, first);
+        let subscriber = topic.subscribe(awaits_task, self.subscribers_changed.clone());
+        if !shared.running {
+            shared.running = true;
+            tokio::spawn(self.clone().run());
         }
-        self.changed.notify_one();
+        self.subscribers_changed.notify_one();
         subscriber
     }
 
-    async fn poll(self: Arc<Self>) {
-        let _retire = ClearOnPanic(&self);
-        let mut snapshots = self.cache.subscribe();
-        let mut round: OptionFuture<BoxFuture<'_, Round>> = None.into();
-        let mut running = false;
-        let mut last_round: Option<Instant> = None;
-        loop {
-            let snapshot = snapshots.borrow_and_update().clone();
-            if !self.update(&snapshot) {
-                return;
-            }
-            let due = self.due(&snapshot, last_round);
-            tokio::select! {
-                biased;
-                Some(results) = &mut round, if running => {
-                    running = false;
-                    self.settle(results);
-                }
-                () = self.changed.notified() => {}
-                // The cache outlives this: `self` holds it.
-                Ok(()) = snapshots.changed() => {}
-                () = sleep_until(due), if !running => {
-                    let now = Instant::now();
-                    last_round = Some(now);
-                    running = true;
-                    round = Some(self.round(&snapshot, now).boxed()).into();
-                }
-            }
-        }
+    async fn run(self: Arc<Self>) {
+        let _clear = ClearOnPanic(&self);
+        let mut task = PollTask {
+            poller: &self,
+            snapshots: self.cache.subscribe(),
+            phase: Phase::Waiting,
+            last_round: None,
+        };
+        while task.step().await.is_continue() {}
     }
 
-    /// Drops topics that are over or that nobody subscribes to, and tells the others what the
-    /// ledger knows. False when none is left: then the poller has retired.
+    /// Publishes a snapshot to the topics. Returns false if no topic is left: the task has then
+    /// retired, and the next subscriber starts a new one.
     fn update(&self, snapshot: &Snapshot) -> bool {
-        let mut topics = self.topics();
-        topics.by_target.retain(|target, topic| {
-            if topic.has_subscribers() {
-                topic.learn(target, snapshot);
-            }
-            topic.has_subscribers() && !topic.is_over()
-        });
-        topics.polled = !topics.by_target.is_empty();
-        topics.polled
+        let mut shared = self.shared();
+        shared.topics.update(snapshot);
+        shared.running = !shared.topics.is_empty();
+        shared.running
     }
 
-    /// When the next round begins: when the first topic is due. A round that failed counts, too.
-    fn due(&self, snapshot: &Snapshot, last_round: Option<Instant>) -> Instant {
-        let topics = self.topics();
-        let now = Instant::now();
-        let due = topics.by_target.iter().map(|(target, topic)| {
-            let known = known_at(target, topic, snapshot).max(last_round);
-            known.map_or(now, |known| known + self.interval(target, snapshot))
-        });
-        due.min().unwrap_or(now)
-    }
-
-    /// Refreshes whatever is due, and along with it what soon will be: the needs of a scope are to
-    /// fall together, so that one call serves them all.
-    fn round(
-        &self,
-        snapshot: &Snapshot,
-        now: Instant,
-    ) -> impl Future<Output = Round> + Send + 'static {
-        let topics = self.topics();
-        let soon = topics.by_target.iter().filter(|(target, topic)| {
-            let half = self.interval(target, snapshot) / 2;
-            known_at(target, topic, snapshot).is_none_or(|known| known + half <= now)
-        });
-        let refreshes: Vec<_> = soon
-            .map(|(target, _)| {
-                let (target, cache) = (target.clone(), self.cache.clone());
-                async move {
-                    let result = cache.refresh(target.query(), now).await;
-                    (target, result)
-                }
-            })
-            .collect();
-        join_all(refreshes)
-    }
-
-    fn settle(&self, round: Round) {
-        let topics = self.topics();
-        for (target, result) in round {
-            let Some(topic) = topics.by_target.get(&target) else { continue };
-            match result {
-                Ok(()) => topic.set_degraded(None),
-                Err(CacheError::Upstream(error)) if error.kind.is_transient() => {
-                    topic.set_degraded(Some((error, wall_clock())));
-                }
-                Err(refused @ (CacheError::Upstream(_) | CacheError::Remembered { .. })) => {
-                    topic.end(Ended::Refused(refused));
-                }
-                // Our own trouble: the next round finds out whether it is over.
-                Err(
-                    CacheError::TooManyWaiting
-                    | CacheError::TooManyTasks
-                    | CacheError::TooManyScopes
-                    | CacheError::RefresherLost,
-                ) => {}
-            }
-        }
-    }
-
-    fn interval(&self, target: &Target, snapshot: &Snapshot) -> std::time::Duration {
-        self.bounds.interval(target.find(snapshot).and_then(|task| snapshot.progress_rate(task)))
-    }
-
-    fn topics(&self) -> MutexGuard<'_, Topics> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Should the poller die, its topics go with it, and their streams end.
+/// The task of a poller.
+struct PollTask<'a> {
+    poller: &'a Poller,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    phase: Phase,
+    /// When the last round of refreshes began.
+    last_round: Option<Instant>,
+}
+
+/// The phases alternate: the task waits until a topic is due, then a round of refreshes runs.
+enum Phase {
+    Waiting,
+    Refreshing(BoxFuture<'static, Vec<Refreshed>>),
+}
+
+impl PollTask<'_> {
+    /// Publishes the newest snapshot and waits for the next event. Breaks if there are no
+    /// subscribers: this comes first, so that no round begins without one.
+    async fn step(&mut self) -> ControlFlow<()> {
+        let snapshot = self.snapshots.borrow_and_update().clone();
+        if !self.poller.update(&snapshot) {
+            return ControlFlow::Break(());
+        }
+        match &mut self.phase {
+            Phase::Waiting => {
+                let due = self.poller.shared().topics.next_due(&snapshot, self.last_round);
+                if due <= Instant::now() {
+                    self.begin_round(&snapshot);
+                    return ControlFlow::Continue(());
+                }
+                tokio::select! {
+                    () = news(self.poller, &mut self.snapshots) => {}
+                    () = sleep_until(due) => {}
+                }
+            }
+            Phase::Refreshing(round) => tokio::select! {
+                biased;
+                results = round => {
+                    self.poller.shared().topics.settle(results);
+                    self.phase = Phase::Waiting;
+                }
+                () = news(self.poller, &mut self.snapshots) => {}
+            },
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn begin_round(&mut self, snapshot: &Snapshot) {
+        let now = Instant::now();
+        let mut refreshes = Vec::new();
+        for target in self.poller.shared().topics.to_refresh(snapshot, now) {
+            refreshes.push(refresh(self.poller.cache.clone(), target, now));
+        }
+        self.last_round = Some(now);
+        self.phase = Phase::Refreshing(join_all(refreshes).boxed());
+    }
+}
+
+/// Waits until a subscriber has joined or left, or the cache has a new snapshot.
+async fn news(poller: &Poller, snapshots: &mut watch::Receiver<Arc<Snapshot>>) {
+    tokio::select! {
+        () = poller.subscribers_changed.notified() => {}
+        // The sender outlives the task: the poller holds the cache.
+        Ok(()) = snapshots.changed() => {}
+    }
+}
+
+async fn refresh(cache: Arc<ScopeCache>, target: Target, not_before: Instant) -> Refreshed {
+    let result = cache.refresh(target.query(), not_before).await;
+    Refreshed { target, result }
+}
+
+/// Drops all topics if the task panics, so that their streams end and the next subscriber starts
+/// a new task.
 struct ClearOnPanic<'a>(&'a Poller);
 
 impl Drop for ClearOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let mut topics = self.0.topics();
-            topics.polled = false;
-            topics.by_target.clear();
+            let mut shared = self.0.shared();
+            shared.running = false;
+            shared.topics.clear();
         }
-    }
-}
-
-/// The call from which a target is known.
-fn known_at(target: &Target, topic: &Topic, snapshot: &Snapshot) -> Option<Instant> {
-    match target.query().freshness(snapshot) {
-        Freshness::AsOf(call) => Some(call.instant),
-        Freshness::Missing | Freshness::Immutable => topic.as_of().map(|call| call.instant),
     }
 }

@@ -1,0 +1,211 @@
+//! Opening watches: the entry to the watch engine.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{
+    poller::Poller,
+    settings::Settings,
+    target::{Target, latest},
+    topic::Subscriber,
+    view::{State, TaskView},
+};
+use crate::{
+    cache::{Cache, CacheError, Query, ScopeCache},
+    domain::{BucketName, ImageId, Scope},
+};
+
+/// All watches of the gateway, over all scopes.
+pub struct Watches {
+    cache: Arc<Cache>,
+    settings: Settings,
+    /// Watches hold their poller, and the poller holds its scope. Weak references, so that a scope
+    /// without watches can be dropped when it is idle.
+    pollers: Mutex<HashMap<Scope, Weak<Poller>>>,
+    /// A permit per watch that may still be opened.
+    permits: Arc<Semaphore>,
+}
+
+/// The task that a caller wants to watch.
+#[derive(Clone, Debug)]
+pub struct WatchQuery {
+    /// The account and region of the task.
+    pub scope: Scope,
+    /// The image whose latest task is watched.
+    pub image: ImageId,
+    /// The bucket of the task. None means any bucket.
+    pub bucket: Option<BucketName>,
+    /// Wait for a task to appear if there is none.
+    pub wait_for_task: bool,
+}
+
+/// Why a watch could not be opened.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WatchError {
+    /// The cache has no answer.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The image has no task, and the caller does not wait for one. The text is empty, or names
+    /// the bucket.
+    #[error(
+        "{0} has no store-image task of the last 31 days{1}; set wait_for_task to wait for one"
+    )]
+    NoTask(ImageId, String),
+    /// As many watches are open as may be.
+    #[error("too many watches are open; try again later")]
+    TooManyWatches,
+}
+
+impl Watches {
+    /// Creates the watch engine over a cache. No watch is open.
+    #[must_use]
+    pub fn new(cache: Arc<Cache>, settings: Settings) -> Self {
+        let permits = settings.max_watches.min(Semaphore::MAX_PERMITS);
+        Self {
+            cache,
+            settings,
+            pollers: Mutex::default(),
+            permits: Arc::new(Semaphore::new(permits)),
+        }
+    }
+
+    /// Opens a watch. Returns when the latest task is known, or known not to exist.
+    ///
+    /// # Errors
+    /// If too many watches are open, if the cache has no answer, or if there is no task and the
+    /// caller does not wait for one.
+    pub async fn watch(&self, query: WatchQuery) -> Result<Watch, WatchError> {
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+            return Err(WatchError::TooManyWatches);
+        };
+        let WatchQuery { scope, image, bucket, wait_for_task } = query;
+        let cache = self.cache.scope(&scope)?;
+        let (target, first) = match latest_task(&cache, image, bucket.clone()).await? {
+            Some(view) => (Target::Task(view.task.key.clone()), State::Known(view)),
+            None if wait_for_task => (Target::NextTask { image, bucket }, State::Pending),
+            None => return Err(no_task(image, bucket)),
+        };
+        let poller = self.poller(&scope, &cache);
+        let subscriber = poller.subscribe(target, first);
+        Ok(Watch { poller, subscriber, _permit: permit })
+    }
+
+    /// The poller of a scope, created if the scope has no watches yet.
+    fn poller(&self, scope: &Scope, cache: &Arc<ScopeCache>) -> Arc<Poller> {
+        let mut pollers = self.pollers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(poller) = pollers.get(scope).and_then(Weak::upgrade) {
+            return poller;
+        }
+        pollers.retain(|_, poller| poller.strong_count() > 0);
+        let poller = Poller::new(cache.clone(), self.settings.interval);
+        pollers.insert(scope.clone(), Arc::downgrade(&poller));
+        poller
+    }
+}
+
+/// Reads the latest task of an image, as fresh as a List without `max_staleness`.
+async fn latest_task(
+    cache: &Arc<ScopeCache>,
+    image: ImageId,
+    bucket: Option<BucketName>,
+) -> Result<Option<TaskView>, CacheError> {
+    let query = Query::Latest { images: [image].into(), bucket: bucket.clone() };
+    let read = cache.get(query, None).await?;
+    match latest(&read.snapshot, &image, bucket.as_ref()) {
+        Some(task) => Ok(TaskView::of(&read.snapshot, task, read.as_of())),
+        None => Ok(None),
+    }
+}
+
+fn no_task(image: ImageId, bucket: Option<BucketName>) -> WatchError {
+    let into_bucket = match bucket {
+        Some(bucket) => format!(" into {bucket}"),
+        None => String::new(),
+    };
+    WatchError::NoTask(image, into_bucket)
+}
+
+/// An open watch. Dropping it closes the watch and gives its place to another.
+pub struct Watch {
+    poller: Arc<Poller>,
+    subscriber: Subscriber,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Watch {
+    /// Waits for the next state of the task, and returns the first one at once if there is a task.
+    /// Returns None after the last state. Cancel safe.
+    pub async fn next(&mut self) -> Option<State> {
+        loop {
+            match self.subscriber.next().await? {
+                State::Pending => {}
+                State::Known(view) if self.subscriber.awaits_task() => self.pin(view),
+                state => return Some(state),
+            }
+        }
+    }
+
+    /// The task as last known, for a heartbeat. None while there is no task.
+    #[must_use]
+    pub fn current(&self) -> Option<TaskView> {
+        self.subscriber.current()
+    }
+
+    /// Follows the task that has appeared, from now on also if the image is stored again.
+    fn pin(&mut self, view: TaskView) {
+        let target = Target::Task(view.task.key.clone());
+        self.subscriber = self.poller.subscribe(target, State::Known(view));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cmp::Reverse, time::Duration};
+
+    use tower::util::BoxCloneSyncService;
+
+    use super::*;
+    use crate::{
+        cache,
+        domain::{
+            AccountName, Answer, DescribeRequest, DescribeResponse, Region, StoreImageTask,
+            TaskKey, TaskState, UpstreamError, wall_clock,
+        },
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn an_open_watch_keeps_its_scope_and_a_closed_one_does_not() {
+        let image = ImageId::parse("ami-01234567").expect("valid");
+        let key =
+            TaskKey { start_time: Reverse(wall_clock()), image_id: image, bucket: "bucket".into() };
+        let task = StoreImageTask {
+            key,
+            object_key: "ami-01234567.bin".into(),
+            state: TaskState::InProgress,
+            progress: 5,
+            failure_reason: None,
+        };
+        let upstream = tower::service_fn(move |_: DescribeRequest| {
+            let answer = Answer { tasks: vec![task.clone()], next: None };
+            async { Ok::<_, UpstreamError>(DescribeResponse::Tasks(answer)) }
+        });
+        let connect = Arc::new(move |_: &Scope| BoxCloneSyncService::new(upstream.clone()));
+        let cache = Arc::new(Cache::new(cache::Settings::default(), connect));
+        let region = Region::parse("us-east-1").expect("valid");
+        let scope = Scope { account: AccountName::default(), region };
+        let running = Arc::downgrade(&cache.scope(&scope).expect("room"));
+        let watches = Watches::new(cache, Settings::default());
+        let query = WatchQuery { scope, image, bucket: None, wait_for_task: false };
+        let mut watch = watches.watch(query).await.expect("there is a task");
+        assert!(matches!(watch.next().await, Some(State::Known(_))));
+        tokio::time::sleep(Duration::from_hours(3)).await;
+        assert!(running.upgrade().is_some(), "a watch holds the scope");
+        drop(watch);
+        tokio::time::sleep(Duration::from_hours(3)).await;
+        assert!(running.upgrade().is_none(), "the idle scope was dropped");
+    }
+}
