@@ -1,6 +1,7 @@
 //! The words that every room speaks: scopes, images, tasks, filters, and the question that is put
 //! to EC2 with its answer and its errors. Imported by all rooms, imports none of them.
 
+mod bound_log;
 mod filter;
 mod image;
 mod name;
@@ -8,6 +9,7 @@ mod task;
 mod time;
 mod upstream;
 
+pub use bound_log::BoundLog;
 pub use filter::{ListingFilter, TaskFilter, TaskStateKind};
 pub use image::ImageId;
 pub use name::{AccountName, BucketName, NameError, Region, Scope};

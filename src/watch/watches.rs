@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     cache::{Cache, CacheError, Query, ScopeCache},
-    domain::{BucketName, ImageId, Scope},
+    domain::{BoundLog, BucketName, ImageId, Scope},
 };
 
 /// All watches of the gateway, over all scopes.
@@ -28,6 +28,7 @@ pub struct Watches {
     pollers: Mutex<HashMap<Scope, Weak<Poller>>>,
     /// A permit per watch that may still be opened.
     permits: Arc<Semaphore>,
+    bound_log: BoundLog,
 }
 
 /// The task that a caller wants to watch.
@@ -70,6 +71,7 @@ impl Watches {
             settings,
             pollers: Mutex::default(),
             permits: Arc::new(Semaphore::new(permits)),
+            bound_log: BoundLog::new("watches"),
         }
     }
 
@@ -80,8 +82,10 @@ impl Watches {
     /// caller does not wait for one.
     pub async fn watch(&self, query: WatchQuery) -> Result<Watch, WatchError> {
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+            self.bound_log.refused(self.settings.max_watches);
             return Err(WatchError::TooManyWatches);
         };
+        self.bound_log.admitted();
         let WatchQuery { scope, image, bucket, wait_for_task } = query;
         let cache = self.cache.scope(&scope)?;
         let (target, first) = match latest_task(&cache, image, bucket.clone()).await? {

@@ -4,6 +4,7 @@
 mod cache;
 mod errors;
 mod list;
+mod logs;
 mod server;
 mod simulator;
 mod support;
