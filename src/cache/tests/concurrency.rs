@@ -317,7 +317,7 @@ async fn is_answered_while_others_ask(wanted: Query, hot: Query) -> Result<(), T
     Ok(())
 }
 
-/// DESIGN §7: needs have priorities, and none waits for ever
+/// Queries have priorities, and none waits forever.
 #[test]
 fn none_waits_for_ever_while_others_keep_asking() {
     let everything = listing(&[], None, 1000);
@@ -352,7 +352,7 @@ fn run(test: impl Future<Output = Result<(), TestCaseError>>) -> Result<(), Test
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, rng_seed: proptest::test_runner::RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// DESIGN §9.2, 9.3 and 9.9, for random crowds
+    /// Invariants 2, 3 and 9 (docs/invariants.md): random callers
     #[test]
     fn whoever_waits_is_answered_from_a_call_that_is_new_enough_and_no_error_is_stored(
         lags in any::<bool>(),
@@ -361,7 +361,7 @@ proptest! {
         run(all_are_answered(events, usize::from(lags)))?;
     }
 
-    /// DESIGN §9.7
+    /// Invariant 7 (docs/invariants.md): bounds
     #[test]
     fn memory_is_bounded_whatever_the_clients_do(
         events in proptest::collection::vec(event(), 1..40),

@@ -12,7 +12,7 @@ use crate::domain::{TaskFilter, TaskStateKind};
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, rng_seed: proptest::test_runner::RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// DESIGN §9.5
+    /// Invariant 5 (docs/invariants.md): pages
     #[test]
     fn a_walk_returns_each_task_that_existed_throughout_exactly_once(
         past in proptest::collection::vec(step(), 1..20),
