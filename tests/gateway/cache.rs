@@ -1,4 +1,4 @@
-//! What the cache promises: how few calls, and how fresh.
+//! The cache: how few EC2 calls it makes, and how fresh its answers are.
 
 use std::time::Duration;
 
@@ -21,18 +21,18 @@ use crate::support::{
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// DESIGN §9.1
+/// Invariant 1 (docs/invariants.md): demand
 #[tokio::test]
 async fn no_ec2_call_without_a_demand() {
     let rig = Rig::with_tasks(finished(5)).await;
     rig.run_for(HOUR / 6).await;
-    assert_eq!(rig.calls(), 0, "nobody asked");
+    assert_eq!(rig.calls(), 0, "no request was made");
     rig.until(rig.client().list(all())).await.expect("answered");
     rig.run_for(HOUR / 6).await;
-    assert_eq!(rig.calls(), 1, "nobody asked again");
+    assert_eq!(rig.calls(), 1, "no further request was made");
 }
 
-/// DESIGN §9.2, first half
+/// Invariant 2 (docs/invariants.md): coalescing
 #[tokio::test]
 async fn ten_thousand_identical_questions_at_once_are_one_ec2_call() {
     let rig = Rig::with_tasks(finished(5)).await;
@@ -41,16 +41,16 @@ async fn ten_thousand_identical_questions_at_once_are_one_ec2_call() {
     let answers = rig.until(try_join_all(lists)).await.expect("all answered");
     assert!(answers.iter().all(|answer| answer.get_ref().tasks.len() == 5));
     assert_eq!(rig.calls(), 1);
-    // Who came when the answer was there already has a hit.
+    // A request that arrives after the answer is a hit.
     let hits = answers.iter().filter(|answer| cache_status(answer).contains("hit")).count();
     let collapsed =
         answers.iter().filter(|answer| cache_status(answer).ends_with("fwd=miss; collapsed"));
     assert_eq!(collapsed.count() + hits, 9_999);
 }
 
-/// Cold, a walk finds them; warm, the head page is enough.
+/// A cold cache walks the listing, and a warm one needs only the head page.
 #[tokio::test]
-async fn a_thousand_images_of_two_thousand_tasks_are_eleven_calls_and_then_one() {
+async fn a_thousand_images_among_two_thousand_tasks_cost_eleven_calls_and_then_one() {
     let rig = Rig::with_tasks(finished(2_000)).await;
     let clients: Vec<_> = (0..10).map(|_| rig.client()).collect();
     let ask = || {
@@ -70,11 +70,11 @@ async fn a_thousand_images_of_two_thousand_tasks_are_eleven_calls_and_then_one()
     assert_eq!(rig.calls() - before, 1);
 }
 
-/// Where a page has two of them, look-ups by twenty find more.
+/// A page of the listing has two of the images, and a look-up finds twenty.
 #[tokio::test]
-async fn a_thousand_images_scattered_over_a_hundred_thousand_tasks_are_fifty_one_calls() {
+async fn a_thousand_images_scattered_over_a_hundred_thousand_tasks_cost_fifty_one_calls() {
     let mut setup = Setup::default();
-    // Not what this is about: EC2 and we would take minutes for 51 calls.
+    // The default rates would stretch 51 calls over half a minute, which is not tested here.
     setup.gateway.ec2.rate.burst = 100;
     setup.simulator.describe_quota.burst = 100;
     let rig = setup.start().await;
@@ -90,13 +90,13 @@ fn u32_of(number: u64) -> u32 {
     u32::try_from(number).expect("small")
 }
 
-/// Steady state: one call per TTL, whatever is asked, while tasks end and others start.
-async fn an_hour_of_all_questions(tasks: u64) {
+/// Mixed requests of 200 clients cost one call per TTL, while tasks end and others start.
+async fn an_hour_of_mixed_requests(tasks: u64) {
     let rig = Rig::with_tasks(
         (0..tasks - 15).map(|number| Task::done(&image(number), HOUR + SECOND * u32_of(number))),
     )
     .await;
-    // From an hour to a day each, so that some end meanwhile.
+    // They run for 1 to 15 hours, so one of them ends within the hour.
     let running =
         (0..15).map(|number| Task::running(&image(900_000 + number), u32_of(1 + number) * HOUR));
     rig.add(running);
@@ -147,7 +147,7 @@ async fn an_hour_of_all_questions(tasks: u64) {
                     answers.set(answers.get() + 1);
                     tokio::time::sleep(Duration::from_millis(rng.u64(20_000..60_000))).await;
                 }
-                #[expect(unreachable_code, reason = "says what the loop ends with")]
+                #[expect(unreachable_code, reason = "gives the block its type")]
                 Ok::<(), tonic::Status>(())
             }
         })
@@ -169,23 +169,23 @@ async fn an_hour_of_all_questions(tasks: u64) {
         "{tasks} tasks: {calls} calls for {} answers in an hour: {each:.3} each",
         answers.get()
     );
-    // 720 TTLs, and one percent.
+    // An hour has 720 TTLs; one percent is allowed on top.
     assert!(calls <= 727, "{calls} calls: {:#?}", rig.questions());
     assert!(calls >= 600, "{calls} calls");
 }
 
 #[tokio::test]
-async fn an_hour_of_all_questions_is_a_call_per_ttl_with_a_hundred_tasks() {
-    an_hour_of_all_questions(100).await;
+async fn an_hour_of_mixed_requests_costs_one_call_per_ttl_with_a_hundred_tasks() {
+    an_hour_of_mixed_requests(100).await;
 }
 
 #[tokio::test]
-async fn an_hour_of_all_questions_is_a_call_per_ttl_with_ten_thousand_tasks() {
-    an_hour_of_all_questions(10_000).await;
+async fn an_hour_of_mixed_requests_costs_one_call_per_ttl_with_ten_thousand_tasks() {
+    an_hour_of_mixed_requests(10_000).await;
 }
 
 #[tokio::test]
-async fn an_impatient_crowd_fills_the_cache_with_its_first_call() {
+async fn callers_that_give_up_early_still_fill_the_cache_with_one_call() {
     let mut setup = Setup::default();
     setup.simulator.latency = Duration::from_millis(200);
     let rig = setup.start().await;
@@ -201,14 +201,14 @@ async fn an_impatient_crowd_fills_the_cache_with_its_first_call() {
         hits.push(answers.into_iter().filter(|answer| matches!(answer, Ok(Ok(_)))).count());
         rig.run_for(Duration::from_millis(50)).await;
     }
-    let filled = hits.iter().position(|hits| *hits > 0).expect("at some time");
-    assert!(filled <= 3, "200 ms are two waves, or three: {hits:?}");
+    let filled = hits.iter().position(|hits| *hits > 0).expect("some wave has hits");
+    assert!(filled <= 3, "a call of 200 ms lasts for two or three waves: {hits:?}");
     assert!(hits[filled..].iter().all(|hits| *hits == 1_000), "{hits:?}");
     assert_eq!(rig.calls(), 1);
 }
 
 #[tokio::test]
-async fn a_filtered_question_on_a_large_account_is_put_to_ec2_with_its_filter() {
+async fn ec2_filters_the_listing_for_a_filtered_request_on_a_large_account() {
     let rig = Rig::with_tasks(
         (0..5_000).map(|number| Task::done(&image(number), HOUR + SECOND * u32_of(number))),
     )
@@ -218,7 +218,12 @@ async fn a_filtered_question_on_a_large_account_is_put_to_ec2_with_its_filter() 
     let failed = ListStoreImageTasksRequest { states: vec![State::Failed.into()], ..all() };
     let tasks = rig.until(client.walk(failed.clone())).await;
     assert_eq!(images_of(&tasks), [image(7_777)]);
-    assert_eq!(rig.calls(), 2, "the head page and the filtered listing: {:#?}", rig.questions());
+    assert_eq!(
+        rig.calls(),
+        2,
+        "one for the head page, one for the filtered listing: {:#?}",
+        rig.questions()
+    );
     let other = "other-bucket".to_owned();
     rig.add([Task::done(&image(8_888), 20 * HOUR).into(&other)]);
     let of_bucket = ListStoreImageTasksRequest { buckets: vec![other], ..all() };
@@ -226,11 +231,16 @@ async fn a_filtered_question_on_a_large_account_is_put_to_ec2_with_its_filter() 
     assert_eq!((images_of(&tasks), rig.calls()), (vec![image(8_888).as_str()], 3));
     rig.run_for(60 * SECOND).await;
     assert_eq!(rig.until(client.walk(failed)).await.len(), 1);
-    assert_eq!(rig.calls(), 4, "the head page tells nothing of it: {:#?}", rig.questions());
+    assert_eq!(
+        rig.calls(),
+        4,
+        "the head page does not show the failed task: {:#?}",
+        rig.questions()
+    );
 }
 
 #[tokio::test]
-async fn many_unfinished_tasks_below_the_head_page_are_swept() {
+async fn one_listing_of_unfinished_tasks_refreshes_all_below_the_head_page() {
     let rig = Rig::with_tasks(finished(300)).await;
     let running = |number: u64| {
         Task::running(&image(5_000 + number), 1_000 * HOUR)
@@ -244,10 +254,15 @@ async fn many_unfinished_tasks_below_the_head_page_are_swept() {
     rig.run_for(60 * SECOND).await;
     let tasks = rig.until(client.walk(all())).await;
     assert_eq!(tasks.len(), 450);
-    assert_eq!(rig.calls() - before, 2, "head and sweep: {:#?}", rig.questions());
+    assert_eq!(
+        rig.calls() - before,
+        2,
+        "one for the head page, one for the unfinished tasks: {:#?}",
+        rig.questions()
+    );
 }
 
-/// DESIGN §9.2, second half
+/// Invariant 2 (docs/invariants.md): cancellation
 #[tokio::test]
 async fn the_cancellation_of_any_harms_none() {
     let mut setup = Setup::default();
@@ -263,14 +278,14 @@ async fn the_cancellation_of_any_harms_none() {
         let many = (0..100).map(|_| client.list(all()));
         tokio::time::timeout(SECOND / 2, join_all(many)).await
     };
-    assert!(rig.until(hasty).await.is_err(), "they gave up");
+    assert!(rig.until(hasty).await.is_err(), "the hasty callers give up");
     let answer = rig.until(patient).await.expect("not cancelled").expect("answered");
     assert_eq!(answer.into_inner().tasks.len(), 5);
     assert_eq!(rig.calls(), 1);
 }
 
 #[tokio::test]
-async fn a_call_whose_callers_all_gave_up_fills_the_cache() {
+async fn a_call_fills_the_cache_even_if_all_its_callers_give_up() {
     let mut setup = Setup::default();
     setup.simulator.latency = SECOND;
     let rig = setup.start().await;
@@ -285,7 +300,7 @@ async fn a_call_whose_callers_all_gave_up_fills_the_cache() {
 }
 
 #[tokio::test]
-async fn all_kinds_of_questions_of_a_hundred_clients_cost_one_call_per_ttl() {
+async fn mixed_requests_of_a_hundred_clients_cost_one_call_per_ttl() {
     let rig = Rig::with_tasks(finished(100)).await;
     rig.add((0..15).map(|number| Task::running(&image(1000 + number), HOUR)));
     let clients: Vec<_> = (0..10).map(|_| rig.client()).collect();
@@ -306,7 +321,7 @@ async fn all_kinds_of_questions_of_a_hundred_clients_cost_one_call_per_ttl() {
                         _ => {
                             let watch = client.watch(watch_of(&image(1000 + number % 15))).await?;
                             let messages = watch.take(2).collect::<Vec<_>>();
-                            // Whether or not there was a second message by then.
+                            // The second message may or may not come within 7 s.
                             let _ = tokio::time::timeout(7 * SECOND, messages).await;
                         }
                     }
@@ -325,7 +340,7 @@ async fn all_kinds_of_questions_of_a_hundred_clients_cost_one_call_per_ttl() {
     assert!((10..=13).contains(&rig.calls()), "{} calls: {:#?}", rig.calls(), rig.questions());
 }
 
-/// DESIGN §9.3
+/// Invariant 3 (docs/invariants.md): freshness
 #[tokio::test]
 async fn no_answer_is_older_than_its_request_allows() {
     let rig = Rig::with_tasks([Task::running(&image(1), 1000 * SECOND)]).await;
@@ -344,20 +359,23 @@ async fn no_answer_is_older_than_its_request_allows() {
 }
 
 #[tokio::test]
-async fn who_created_a_task_sees_it_at_once_with_zero_staleness() {
+async fn a_request_with_zero_staleness_sees_a_task_that_was_created_just_before() {
     let rig = Rig::with_tasks(finished(3)).await;
     let client = rig.client();
     rig.until(client.list(all())).await.expect("answered");
     rig.add([Task::running(&image(77), HOUR)]);
     let cached = rig.until(client.walk(all())).await;
-    assert!(!images_of(&cached).contains(&image(77).as_str()), "the cache answers by its TTL");
+    assert!(
+        !images_of(&cached).contains(&image(77).as_str()),
+        "the cached answer is within its TTL"
+    );
     let fresh = rig.until(client.list(at_most(0, all()))).await.expect("answered");
     assert_eq!(cache_status(&fresh), "amistore-gateway; fwd=request");
     assert_eq!(images_of(&fresh.get_ref().tasks)[0], image(77));
 }
 
 #[tokio::test]
-async fn zero_staleness_never_joins_a_call_that_runs_and_one_more_serves_all() {
+async fn requests_with_zero_staleness_share_one_call_that_starts_after_them() {
     let mut setup = Setup::default();
     setup.simulator.latency = SECOND;
     let rig = setup.start().await;
@@ -381,19 +399,19 @@ async fn two_hundred_watchers_of_one_image_cost_one_call_per_interval() {
     let watches =
         rig.until(try_join_all((0..200).map(|_| client.watch(watch_of(&image(1)))))).await;
     let watches = watches.expect("all open");
-    assert_eq!(rig.calls(), 1, "to begin with");
+    assert_eq!(rig.calls(), 1, "all share the first call");
     rig.run_for(60 * SECOND).await;
-    // 10 s a percent: an interval of 5 s until the pace is known, and of 10 s from then on.
+    // The task gains a percent in 10 s: the interval is 5 s until that is known, and then 10 s.
     assert!((6..=13).contains(&rig.calls()), "{} calls", rig.calls());
     drop(watches);
     rig.run_for(SECOND).await;
     let calls = rig.calls();
     rig.run_for(HOUR / 6).await;
-    assert_eq!(rig.calls(), calls, "nobody watches any more");
+    assert_eq!(rig.calls(), calls, "no watch is open");
 }
 
 #[tokio::test]
-async fn stale_while_revalidating() {
+async fn an_answer_just_past_its_ttl_is_served_at_once_and_refreshed_in_the_background() {
     let rig = Rig::with_tasks(finished(3)).await;
     let client = rig.client();
     rig.until(client.list(all())).await.expect("answered");
@@ -406,12 +424,12 @@ async fn stale_while_revalidating() {
     );
     assert_eq!(stale.get_ref().tasks.len(), 3);
     rig.run_for(SECOND).await;
-    assert_eq!(rig.calls(), 2, "refreshed behind the answer");
+    assert_eq!(rig.calls(), 2, "the background refresh");
     let fresh = rig.until(client.list(all())).await.expect("answered");
     assert_eq!((fresh.get_ref().tasks.len(), rig.calls()), (4, 2));
 }
 
-/// DESIGN §9.9
+/// Invariant 9 (docs/invariants.md): errors
 #[tokio::test]
 async fn a_transient_error_never_replaces_good_data_and_is_never_stored() {
     let rig = Rig::with_tasks(finished(3)).await;
@@ -426,18 +444,20 @@ async fn a_transient_error_never_replaces_good_data_and_is_never_stored() {
         "{status}"
     );
     assert_eq!(stale.get_ref().tasks.len(), 3);
-    let bounded = rig.until(client.list(at_most(30, all()))).await.expect_err("named a bound");
+    let bounded =
+        rig.until(client.list(at_most(30, all()))).await.expect_err("the request allows 30 s");
     assert_eq!(bounded.code(), Code::Unavailable);
     rig.run_for(300 * SECOND).await;
-    let too_old = rig.until(client.list(all())).await.expect_err("past five minutes");
+    let too_old =
+        rig.until(client.list(all())).await.expect_err("the data is older than five minutes");
     assert_eq!(too_old.code(), Code::Unavailable);
     rig.simulator.set_fault(None);
-    let healed = rig.until(client.list(all())).await.expect("healed at once");
+    let healed = rig.until(client.list(all())).await.expect("EC2 answers again");
     assert_eq!(healed.get_ref().tasks.len(), 3);
 }
 
 #[tokio::test]
-async fn a_spent_budget_gives_the_old_answer_or_makes_wait() {
+async fn a_spent_call_budget_serves_a_stale_answer_or_makes_the_caller_wait() {
     let mut setup = Setup::default();
     setup.gateway.ec2.rate.burst = 2;
     setup.gateway.ec2.rate.per_second = 0.01;
@@ -453,7 +473,8 @@ async fn a_spent_budget_gives_the_old_answer_or_makes_wait() {
         cache_status(&stale),
         "amistore-gateway; hit; ttl=-15; detail=\"stale-if-error: call budget spent\""
     );
-    let waits = rig.until(client.list(at_most(0, all()))).await.expect_err("30 s are not enough");
+    let waits =
+        rig.until(client.list(at_most(0, all()))).await.expect_err("the budget refills in 100 s");
     assert_eq!(
         (waits.code(), reason(&waits).1.as_str()),
         (Code::DeadlineExceeded, "DEADLINE_EXCEEDED")
@@ -462,12 +483,12 @@ async fn a_spent_budget_gives_the_old_answer_or_makes_wait() {
 }
 
 #[tokio::test]
-async fn while_a_call_waits_to_be_tried_again_the_old_answer_is_given() {
+async fn a_stale_answer_is_served_while_a_call_waits_for_its_retry() {
     let rig = Rig::with_tasks(finished(3)).await;
     let client = rig.client();
     rig.until(client.list(all())).await.expect("answered");
     rig.run_for(60 * SECOND).await;
-    // The budget's rate is halved each time: the third attempt would be in half a minute.
+    // Throttling halves the rate of the budget: the third attempt comes after half a minute.
     rig.simulator.set_fault(Some(Fault::error(503, "RequestLimitExceeded")));
     let began = tokio::time::Instant::now();
     let stale = rig.until(client.list(all())).await.expect("answered");
@@ -481,7 +502,7 @@ async fn while_a_call_waits_to_be_tried_again_the_old_answer_is_given() {
     assert_eq!(stale.get_ref().tasks.len(), 3);
 }
 
-/// DESIGN §9.8
+/// Invariant 8 (docs/invariants.md): budget
 #[tokio::test]
 async fn calls_stay_within_the_budget_in_every_window_retries_counted() {
     let rig = Rig::with_tasks(finished(3)).await;
@@ -490,7 +511,7 @@ async fn calls_stay_within_the_budget_in_every_window_retries_counted() {
     let storm = async {
         loop {
             let asked = client.list(at_most(0, all()));
-            // An error is what is expected; how many calls it cost is what matters.
+            // The answer is an error or a timeout; only the number of calls matters.
             let _ = tokio::time::timeout(SECOND, asked).await;
         }
     };
@@ -500,7 +521,7 @@ async fn calls_stay_within_the_budget_in_every_window_retries_counted() {
     }
     let journal = rig.simulator.journal();
     let at: Vec<_> = journal.entries().map(|entry| entry.at.as_secs_f64()).collect();
-    assert!(at.len() > 200, "it was a storm: {}", at.len());
+    assert!(at.len() > 200, "the requests are many: {}", at.len());
     for (first, from) in at.iter().enumerate() {
         for (last, to) in at.iter().enumerate().skip(first) {
             let calls = u32::try_from(last - first + 1).expect("few");
@@ -516,16 +537,16 @@ async fn throttling_halves_the_rate() {
     let client = rig.client();
     rig.simulator.script([Fault::error(503, "RequestLimitExceeded")]);
     let began = tokio::time::Instant::now();
-    let answer = rig.until(client.list(all())).await.expect("tried again");
+    let answer = rig.until(client.list(all())).await.expect("the retry is answered");
     assert_eq!(answer.get_ref().tasks.len(), 3);
     assert!(
         began.elapsed() >= 5 * SECOND,
-        "an empty bucket at 0.2 a second: {:?}",
+        "the retry waits for a token at 0.2 per second: {:?}",
         began.elapsed()
     );
 }
 
-/// DESIGN §9.4
+/// Invariant 4 (docs/invariants.md): isolation
 #[tokio::test]
 async fn one_bad_id_never_fails_another_caller() {
     for names_the_id in [true, false] {
@@ -533,7 +554,7 @@ async fn one_bad_id_never_fails_another_caller() {
         let client = rig.client();
         rig.until(client.list(all())).await.expect("the head page is known");
         if !names_the_id {
-            // EC2 says that there is a bad one, and not which: until it stands alone.
+            // EC2 does not name the bad ID, so the gateway must find it by bisection.
             rig.simulator.set_mute_about_images(true);
         }
         let bad = "ami-0000000000000bad0".to_owned();
@@ -552,12 +573,12 @@ async fn one_bad_id_never_fails_another_caller() {
         assert!(calls <= 10, "{calls} calls");
         let again = rig.until(client.list(of_images([bad]))).await.expect_err("still refused");
         assert_eq!(again.code(), Code::NotFound);
-        assert_eq!(rig.calls() - 1, calls, "remembered for a moment");
+        assert_eq!(rig.calls() - 1, calls, "the refusal is remembered");
     }
 }
 
 #[tokio::test]
-async fn what_is_switched_off_does_not_happen() {
+async fn zero_settings_switch_off_stale_answers_remembered_refusals_and_encoded_answers() {
     let mut setup = Setup::default();
     let cache = &mut setup.gateway.cache;
     (cache.stale_while_revalidate, cache.stale_if_error) = (Duration::ZERO, Duration::ZERO);
@@ -568,13 +589,18 @@ async fn what_is_switched_off_does_not_happen() {
     let client = rig.client();
     rig.until(client.list(all())).await.expect("answered");
     let hit = rig.until(client.list(all())).await.expect("answered");
-    assert_eq!(cache_status(&hit), "amistore-gateway; hit; ttl=5", "also without encoded answers");
+    assert_eq!(cache_status(&hit), "amistore-gateway; hit; ttl=5", "hits need no encoded answer");
     rig.run_for(7 * SECOND).await;
     let fresh = rig.until(client.list(all())).await.expect("answered");
-    assert_eq!(cache_status(&fresh), "amistore-gateway; fwd=stale", "not the stale one first");
+    assert_eq!(
+        cache_status(&fresh),
+        "amistore-gateway; fwd=stale",
+        "no stale answer while EC2 is asked"
+    );
     rig.run_for(7 * SECOND).await;
     rig.simulator.set_fault(Some(Fault::error(503, "Unavailable")));
-    let failed = rig.until(client.list(all())).await.expect_err("not the stale one instead");
+    let failed =
+        rig.until(client.list(all())).await.expect_err("no stale answer instead of an error");
     assert_eq!(failed.code(), Code::Unavailable);
     rig.simulator.set_fault(Some(Fault::error(403, "UnauthorizedOperation")));
     let before = rig.calls();
@@ -586,7 +612,7 @@ async fn what_is_switched_off_does_not_happen() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_remembered_for_a_moment_only() {
+async fn a_refusal_is_remembered_for_one_second() {
     let rig = Rig::with_tasks(finished(3)).await;
     let client = rig.client();
     rig.simulator.script([Fault::error(403, "UnauthorizedOperation")]);
@@ -597,14 +623,14 @@ async fn a_refusal_is_remembered_for_a_moment_only() {
         let remembered = "amistore-gateway; hit; ttl=1; detail=remembered-refusal";
         assert_eq!(said, (round > 0).then_some(remembered));
     }
-    assert_eq!(rig.calls(), 1, "a storm costs one call");
-    rig.until(client.list(at_most(0, all()))).await.expect("who insists is not told the old story");
+    assert_eq!(rig.calls(), 1, "100 requests cost one call");
+    rig.until(client.list(at_most(0, all()))).await.expect("zero staleness asks EC2 again");
     rig.run_for(2 * SECOND).await;
-    rig.until(client.list(all())).await.expect("healed");
+    rig.until(client.list(all())).await.expect("the refusal is forgotten");
 }
 
 #[tokio::test]
-async fn a_refused_filter_is_refused_to_nobody_else() {
+async fn a_refusal_of_one_filter_does_not_affect_other_requests() {
     let rig = Rig::with_tasks(
         (0..1_000).map(|number| Task::done(&image(number), HOUR + SECOND * u32_of(number))),
     )
@@ -617,12 +643,12 @@ async fn a_refused_filter_is_refused_to_nobody_else() {
         let refused = rig.until(client.list(failed.clone())).await.expect_err("refused");
         assert_eq!(refused.code(), Code::InvalidArgument);
     }
-    assert_eq!(rig.calls(), 2, "remembered for a moment");
-    rig.until(client.list(at_most(0, all()))).await.expect("not concerned");
-    rig.until(client.list(of_images([image(5)]))).await.expect("not concerned");
+    assert_eq!(rig.calls(), 2, "the refusal is remembered");
+    rig.until(client.list(at_most(0, all()))).await.expect("not refused");
+    rig.until(client.list(of_images([image(5)]))).await.expect("not refused");
 }
 
-/// DESIGN §9.7, one bound of it
+/// Invariant 7 (docs/invariants.md): bounds
 #[tokio::test]
 async fn too_many_dry_runs_are_refused() {
     let mut setup = Setup::default();
@@ -639,9 +665,9 @@ async fn too_many_dry_runs_are_refused() {
     assert_eq!(reason(status).1, "TOO_MANY_WAITING");
 }
 
-/// DESIGN §9.7, one bound of it
+/// Invariant 7 (docs/invariants.md): bounds
 #[tokio::test]
-async fn too_many_waiting_are_refused_and_those_who_wait_are_not_harmed() {
+async fn callers_beyond_max_waiting_are_refused_and_the_others_are_answered() {
     let mut setup = Setup::default();
     setup.gateway.cache.max_waiting = 10;
     setup.simulator.latency = SECOND;
@@ -657,9 +683,9 @@ async fn too_many_waiting_are_refused_and_those_who_wait_are_not_harmed() {
     assert_eq!(pushback(status), Some(1000));
 }
 
-/// DESIGN §9.7, one bound of it
+/// Invariant 7 (docs/invariants.md): bounds
 #[tokio::test]
-async fn too_many_different_questions_are_refused_and_a_known_one_is_not() {
+async fn queries_beyond_max_queries_are_refused_and_pending_ones_can_be_joined() {
     let mut setup = Setup::default();
     setup.gateway.cache.max_queries = 10;
     setup.simulator.latency = SECOND;
@@ -669,15 +695,19 @@ async fn too_many_different_questions_are_refused_and_a_known_one_is_not() {
     let lists = (0..15).map(|number| client.list(of_images([image(number % 12)])));
     let (good, refused): (Vec<_>, Vec<_>) =
         rig.until(join_all(lists)).await.into_iter().partition(Result::is_ok);
-    assert_eq!((good.len(), refused.len()), (13, 2), "12 to 14 are 0 to 2 once more");
+    assert_eq!(
+        (good.len(), refused.len()),
+        (13, 2),
+        "requests 12 to 14 repeat the queries of 0 to 2"
+    );
     let status = refused[0].as_ref().expect_err("refused");
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert_eq!(reason(status).1, "TOO_MANY_WAITING");
 }
 
-/// DESIGN §9.7, one bound of it
+/// Invariant 7 (docs/invariants.md): bounds
 #[tokio::test]
-async fn more_tasks_than_are_kept_are_refused_and_the_newest_are_still_served() {
+async fn tasks_beyond_max_tasks_are_refused_and_the_newest_are_still_served() {
     let mut setup = Setup::default();
     setup.gateway.cache.max_tasks = 1_000;
     let rig = setup.start().await;
@@ -698,8 +728,8 @@ async fn more_tasks_than_are_kept_are_refused_and_the_newest_are_still_served() 
         let unknown = rig.until(client.list(of_images([image(number)]))).await;
         assert_eq!(unknown.expect_err("no room").code(), Code::ResourceExhausted);
     }
-    assert_eq!(rig.calls(), calls, "refused at once");
-    // New tasks push out the oldest.
+    assert_eq!(rig.calls(), calls, "refused without a call");
+    // New tasks evict the oldest.
     rig.add((0..100).map(|number| Task::done(&image(10_000 + number), 60 * SECOND)));
     rig.run_for(20 * SECOND).await;
     let newest = rig.until(client.list(page(""))).await.expect("served").into_inner();
@@ -709,7 +739,7 @@ async fn more_tasks_than_are_kept_are_refused_and_the_newest_are_still_served() 
 }
 
 #[tokio::test]
-async fn an_answer_cut_short_is_asked_for_again() {
+async fn the_gateway_asks_again_if_an_answer_is_broken() {
     for wire in
         [Wire::Reset, Wire::Truncated, Wire::MalformedXml, Wire::Html(502), Wire::Stall(HOUR)]
     {
@@ -722,7 +752,7 @@ async fn an_answer_cut_short_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_new_task_that_shows_late_is_found_and_never_lost_again() {
+async fn a_new_task_that_ec2_lists_late_is_found() {
     let mut setup = Setup::default();
     setup.simulator.appear_after = 20 * SECOND;
     let rig = setup.start().await;

@@ -1,4 +1,4 @@
-//! Errors: every row of the table, as a gRPC client sees it.
+//! Errors: every row of the error table, as a gRPC client sees it.
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
@@ -13,7 +13,7 @@ use tonic_types::StatusExt as _;
 
 use crate::support::{Rig, Setup, all, finished, pushback, reason};
 
-/// The codes that are known, with the kind that they are meant to be.
+/// The known codes of EC2, each with the kind that it must be classed as.
 const CODES: &str = include_str!("ec2-error-codes.tsv");
 
 fn rows() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -37,7 +37,8 @@ fn grpc_code(kind: &str) -> Code {
     }
 }
 
-async fn provoke(fault: Fault) -> (Rig, Status) {
+/// Starts a gateway whose every EC2 call fails, and returns the status of a List.
+async fn status_of_fault(fault: Fault) -> (Rig, Status) {
     let mut setup = Setup::default();
     setup.gateway.ec2.retry.max_attempts = 1;
     let rig = setup.start().await;
@@ -47,7 +48,8 @@ async fn provoke(fault: Fault) -> (Rig, Status) {
     (rig, status)
 }
 
-fn check(status: &Status, code: Code, ec2: &str, request_id: Option<&str>) {
+/// Asserts that a status has every detail that the contract promises for an error of EC2.
+fn assert_ec2_error(status: &Status, code: Code, ec2: &str, request_id: Option<&str>) {
     assert_eq!(status.code(), code, "{ec2}: {status:?}");
     assert_eq!(reason(status), ("ec2.amazonaws.com".to_owned(), ec2.to_owned()));
     let info = status.get_details_error_info().expect("an ErrorInfo");
@@ -66,7 +68,7 @@ fn check(status: &Status, code: Code, ec2: &str, request_id: Option<&str>) {
 }
 
 #[test]
-fn every_listed_code_is_classed_on_purpose() {
+fn every_listed_code_has_the_listed_kind() {
     for (code, kind) in rows().filter(|(code, _)| *code != "DryRunOperation") {
         assert_eq!(kind_of_code(code).map(ErrorKind::as_str), Some(kind), "{code}");
     }
@@ -75,26 +77,26 @@ fn every_listed_code_is_classed_on_purpose() {
 #[tokio::test]
 async fn every_listed_code_reaches_the_client_with_its_cause() {
     for (ec2, kind) in rows().filter(|(code, _)| *code != "DryRunOperation") {
-        let (rig, status) = provoke(Fault::error(400, ec2)).await;
+        let (rig, status) = status_of_fault(Fault::error(400, ec2)).await;
         let journal = rig.simulator.journal();
         let entry = journal.entries().last().expect("a call");
-        check(&status, grpc_code(kind), ec2, Some(&entry.request_id));
+        assert_ec2_error(&status, grpc_code(kind), ec2, Some(&entry.request_id));
         assert_eq!(rig.calls(), 1, "{ec2}");
     }
 }
 
 #[tokio::test]
-async fn an_unknown_code_goes_by_the_http_status() {
-    let (rig, status) = provoke(Fault::error(400, "InvalidFuture.Invention")).await;
+async fn an_unknown_code_is_classed_by_the_http_status() {
+    let (rig, status) = status_of_fault(Fault::error(400, "InvalidFuture.Invention")).await;
     let id = rig.simulator.journal().entries().last().map(|entry| entry.request_id.clone());
-    check(&status, Code::FailedPrecondition, "InvalidFuture.Invention", id.as_deref());
-    let (rig, status) = provoke(Fault::error(500, "FutureTrouble")).await;
+    assert_ec2_error(&status, Code::FailedPrecondition, "InvalidFuture.Invention", id.as_deref());
+    let (rig, status) = status_of_fault(Fault::error(500, "FutureTrouble")).await;
     let id = rig.simulator.journal().entries().last().map(|entry| entry.request_id.clone());
-    check(&status, Code::Unavailable, "FutureTrouble", id.as_deref());
+    assert_ec2_error(&status, Code::Unavailable, "FutureTrouble", id.as_deref());
 }
 
 #[tokio::test]
-async fn what_is_no_answer_of_ec2_is_classed_too() {
+async fn a_response_without_ec2s_form_is_classed_by_how_it_fails() {
     let hour = Duration::from_secs(3600);
     for (wire, code, ec2) in [
         (Wire::Reset, Code::Unavailable, "ConnectionFailure"),
@@ -104,13 +106,13 @@ async fn what_is_no_answer_of_ec2_is_classed_too() {
         (Wire::Html(404), Code::FailedPrecondition, "UnknownError"),
         (Wire::MalformedXml, Code::Internal, "MalformedAnswer"),
     ] {
-        let (_rig, status) = provoke(Fault::Wire(wire)).await;
-        check(&status, code, ec2, None);
+        let (_rig, status) = status_of_fault(Fault::Wire(wire)).await;
+        assert_ec2_error(&status, code, ec2, None);
     }
 }
 
 #[tokio::test]
-async fn an_endpoint_where_nobody_listens_is_unavailable() {
+async fn an_endpoint_that_refuses_connections_is_unavailable() {
     use amistore_gateway::ec2::{Ec2, Settings};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
@@ -126,14 +128,14 @@ async fn an_endpoint_where_nobody_listens_is_unavailable() {
         make_upstream,
     );
     let cache = cache.scope(&scope).expect("room");
-    let error = cache.dry_run().await.expect_err("nobody listens");
+    let error = cache.dry_run().await.expect_err("the port is closed");
     let amistore_gateway::cache::CacheError::Upstream(error) = error else { panic!("{error:?}") };
     assert_eq!((error.kind, &*error.code), (ErrorKind::Unavailable, "ConnectionFailure"));
 }
 
 #[tokio::test]
-async fn a_message_tells_no_secret() {
-    let (_rig, status) = provoke(Fault::Error {
+async fn an_error_message_contains_no_secret() {
+    let (_rig, status) = status_of_fault(Fault::Error {
         status: 403,
         code: "SignatureDoesNotMatch".to_owned(),
         message: "The Canonical String should have been x-amz-security-token:SECRET".to_owned(),
@@ -144,10 +146,10 @@ async fn a_message_tells_no_secret() {
 }
 
 #[tokio::test]
-async fn a_long_message_is_cut_to_what_a_header_takes() {
+async fn a_long_message_is_cut_to_fit_a_header() {
     let message = "é".repeat(20_000);
     let fault = Fault::Error { status: 403, code: "UnauthorizedOperation".to_owned(), message };
-    let (_rig, status) = provoke(fault).await;
+    let (_rig, status) = status_of_fault(fault).await;
     assert_eq!(status.code(), Code::PermissionDenied);
     assert!(status.message().len() < 2_100, "{}", status.message().len());
 }
@@ -168,5 +170,8 @@ fn the_document_is_the_table() {
         fs::write(&path, &expected).expect("written");
     }
     let document = fs::read_to_string(&path).expect("docs/errors.md");
-    assert!(document == expected, "docs/errors.md is not the table; see its first lines");
+    assert!(
+        document == expected,
+        "docs/errors.md differs from the error table; its first lines say how to generate it"
+    );
 }

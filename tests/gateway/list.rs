@@ -1,4 +1,4 @@
-//! `ListStoreImageTasks`: what it answers.
+//! `ListStoreImageTasks`: which tasks it answers with, and their fields.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn an_empty_account_has_no_tasks_and_an_as_of() {
+async fn an_empty_account_answers_with_no_tasks_and_an_as_of() {
     let rig = Rig::with_tasks([]).await;
     let answer = rig.until(rig.client().list(all())).await.expect("answered").into_inner();
     assert!(answer.tasks.is_empty() && answer.next_page_token.is_empty() && answer.as_of.is_some());
 }
 
 #[tokio::test]
-async fn every_field_is_filled() {
+async fn a_list_fills_every_field_of_a_task() {
     let rig = Rig::with_tasks([
         Task::running(&image(1), 10 * MINUTE).aged(5 * MINUTE),
         Task::done(&image(2), HOUR).into("other-bucket"),
@@ -36,7 +36,7 @@ async fn every_field_is_filled() {
     assert_eq!(running.object_key, format!("{}.bin", image(1)));
     assert_eq!((running.state(), running.progress_percentage), (State::InProgress, 50));
     assert_eq!(running.state_text, "InProgress");
-    assert_eq!(running.estimated_completion_time, None, "no basis yet");
+    assert_eq!(running.estimated_completion_time, None, "one answer gives no rate");
     assert_eq!((done.state(), done.progress_percentage), (State::Completed, 100));
     assert_eq!(done.bucket, "other-bucket");
     assert_eq!((failed.state(), failed.progress_percentage), (State::Failed, 40));
@@ -49,7 +49,7 @@ async fn every_field_is_filled() {
 }
 
 #[tokio::test]
-async fn progress_gives_an_estimate_of_the_end() {
+async fn progress_gives_an_estimated_completion_time() {
     let rig = Rig::with_tasks([Task::running(&image(1), 10 * MINUTE)]).await;
     let client = rig.client();
     rig.until(client.list(all())).await.expect("answered");
@@ -62,7 +62,7 @@ async fn progress_gives_an_estimate_of_the_end() {
 }
 
 #[tokio::test]
-async fn filters_by_state_and_bucket() {
+async fn a_list_filters_by_state_and_bucket() {
     let rig = Rig::with_tasks([
         Task::running(&image(1), HOUR),
         Task::done(&image(2), HOUR).into("other-bucket"),
@@ -89,7 +89,7 @@ async fn filters_by_state_and_bucket() {
 }
 
 #[tokio::test]
-async fn images_alone_give_the_latest_task_of_each_and_filters_all_tasks() {
+async fn image_ids_alone_select_the_latest_tasks_and_with_filters_all_tasks() {
     let rig = Rig::with_tasks([
         Task::running(&image(1), HOUR),
         Task::done(&image(1), 2 * HOUR).into("other-bucket"),
@@ -100,7 +100,11 @@ async fn images_alone_give_the_latest_task_of_each_and_filters_all_tasks() {
     let client = rig.client();
     let both = of_images([image(2), image(1), image(1), image(9)]);
     let tasks = rig.until(client.walk(both.clone())).await;
-    assert_eq!(images_of(&tasks), [image(1), image(2)], "the latest of each; 9 has none");
+    assert_eq!(
+        images_of(&tasks),
+        [image(1), image(2)],
+        "the latest task of each; image 9 has none"
+    );
     assert_eq!(tasks[0].state(), State::InProgress);
     let done = ListStoreImageTasksRequest { states: vec![State::Completed.into()], ..both.clone() };
     let tasks = rig.until(client.walk(done)).await;
@@ -120,7 +124,7 @@ async fn an_image_that_is_not_on_the_head_page_is_looked_up() {
     assert_eq!(
         rig.questions(),
         ["MaxResults=200".to_owned(), format!("ImageId.1={}", image(444))],
-        "the head page has 3, a look-up 444"
+        "the head page shows image 3, and a look-up image 444"
     );
 }
 
@@ -138,7 +142,7 @@ async fn pages_of_every_size_walk_the_whole_account() {
     assert_eq!(defaulted.tasks.len(), 100);
 }
 
-/// DESIGN §9.5
+/// Invariant 5 (docs/invariants.md): pages
 #[tokio::test]
 async fn a_walk_returns_each_task_that_existed_throughout_exactly_once() {
     let rig = Rig::with_tasks(finished(450)).await;
@@ -152,7 +156,7 @@ async fn a_walk_returns_each_task_that_existed_throughout_exactly_once() {
             break;
         }
         request.page_token = page.next_page_token;
-        // A busy account: more than a page of EC2's is new between two pages of ours.
+        // New tasks move the listing down by more than a page between two requests.
         rig.add((0..60).map(|new| Task::done(&image(10_000 + 100 * round + new), Duration::ZERO)));
         rig.run_for(Duration::from_secs(30)).await;
     }
@@ -161,7 +165,7 @@ async fn a_walk_returns_each_task_that_existed_throughout_exactly_once() {
 }
 
 #[tokio::test]
-async fn a_page_token_outlives_the_gateway_that_gave_it() {
+async fn a_page_token_is_valid_on_another_replica() {
     let first = Rig::with_tasks([]).await;
     let second = Rig::with_tasks([]).await;
     let story: Vec<_> = finished(30).collect();
@@ -178,7 +182,7 @@ async fn a_page_token_outlives_the_gateway_that_gave_it() {
 }
 
 #[tokio::test]
-async fn a_walk_survives_that_ec2_takes_its_token_no_longer() {
+async fn a_walk_survives_an_expired_token_of_ec2() {
     let mut setup = Setup::default();
     setup.simulator.token_ttl = Duration::from_secs(60);
     let rig = setup.start().await;
@@ -204,11 +208,11 @@ async fn a_walk_survives_that_ec2_takes_its_token_no_longer() {
         .entries()
         .filter(|entry| entry.answer == "InvalidNextToken")
         .count();
-    assert!(refused > 0, "the case was met");
+    assert!(refused > 0, "EC2 refused an expired token");
 }
 
 #[tokio::test]
-async fn regions_are_worlds_of_their_own() {
+async fn each_region_has_its_own_tasks() {
     let rig = Rig::with_tasks(finished(1)).await;
     let client = rig.client();
     let there = ListStoreImageTasksRequest { region: "eu-west-1".to_owned(), ..all() };
@@ -218,7 +222,7 @@ async fn regions_are_worlds_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_dry_run_asks_for_permission_every_time_and_nothing_else() {
+async fn each_dry_run_asks_ec2_and_leaves_the_cache_alone() {
     let rig = Rig::with_tasks(finished(3)).await;
     let client = rig.client();
     rig.until(client.list(all())).await.expect("answered");
@@ -233,5 +237,5 @@ async fn a_dry_run_asks_for_permission_every_time_and_nothing_else() {
     rig.simulator.script([amistore_gateway::simulator::Fault::error(403, "UnauthorizedOperation")]);
     let denied = rig.until(client.list(dry)).await.expect_err("denied");
     assert_eq!(denied.code(), Code::PermissionDenied);
-    rig.until(client.list(all())).await.expect("what is cached is not touched by it");
+    rig.until(client.list(all())).await.expect("the cached answer");
 }

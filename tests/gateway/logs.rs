@@ -15,7 +15,7 @@ use crate::support::{Setup, Task, image, watch_of};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What the gateway logs at `info` and above. The whole gateway runs on the thread of its test.
+/// The log of a gateway at `info` and above. The whole gateway runs on the thread of its test.
 struct Log {
     written: Written,
     _capture: DefaultGuard,

@@ -1,5 +1,5 @@
-//! The gateway as its users see it. One crate, since each one links the SDK again; a module for
-//! each capability.
+//! Tests of the gateway over its port, a module per capability. One crate, because each crate of
+//! tests links the SDK again.
 
 mod cache;
 mod errors;

@@ -1,4 +1,4 @@
-//! What stands beside the contract on the port, and how the server ends.
+//! Health, reflection, deadlines, and how the server drains.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
-async fn health_serves_per_service() {
+async fn health_answers_for_the_server_and_for_each_service() {
     let rig = Rig::with_tasks([]).await;
     let mut health = HealthClient::new(rig.channel());
     for service in ["", SERVICE] {
@@ -55,7 +55,7 @@ async fn reflection_v1_lists_the_services() {
 }
 
 #[tokio::test]
-async fn reflection_v1alpha_describes_the_contract() {
+async fn reflection_v1alpha_describes_the_contract_with_its_comments() {
     use v1alpha::{
         ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
         server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
@@ -75,7 +75,7 @@ async fn reflection_v1alpha_describes_the_contract() {
     let file =
         prost_types::FileDescriptorProto::decode(&*files.file_descriptor_proto[0]).expect("a file");
     assert_eq!(file.package(), "amistore.v1");
-    assert!(file.source_code_info.is_some(), "comments included");
+    assert!(file.source_code_info.is_some(), "the comments are included");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn the_descriptor_set_has_the_whole_contract() {
     assert!(names.contains(&"google/protobuf/timestamp.proto"), "{names:?}");
 }
 
-/// DESIGN §9.10
+/// Invariant 10 (docs/invariants.md): drain
 #[tokio::test]
 async fn a_drain_loses_no_accepted_request() {
     let mut setup = Setup::default();
@@ -130,14 +130,14 @@ async fn a_drain_loses_no_accepted_request() {
     assert!((500..=2500).contains(&pushback(&ended).expect("a pushback")));
     let answer = rig.until(unary).await.expect("not cancelled").expect("finished");
     assert_eq!(answer.into_inner().tasks.len(), 4);
-    let served = rig.served.take().expect("once");
+    let served = rig.served.take().expect("not yet taken");
     rig.until(served).await.expect("no panic").expect("drained");
-    let refused = rig.until(rig.client().list(all())).await.expect_err("closed");
+    let refused = rig.until(rig.client().list(all())).await.expect_err("the listener is closed");
     assert_eq!(refused.code(), Code::Unavailable);
 }
 
 #[tokio::test]
-async fn a_drain_does_not_wait_for_ever() {
+async fn a_drain_ends_although_a_request_never_ends() {
     let mut setup = Setup::default();
     setup.simulator.latency = HOUR;
     setup.gateway.grpc.request_timeout = HOUR;
@@ -148,7 +148,7 @@ async fn a_drain_does_not_wait_for_ever() {
     rig.run_for(SECOND).await;
     rig.stop.cancel();
     let began = tokio::time::Instant::now();
-    let served = rig.served.take().expect("once");
+    let served = rig.served.take().expect("not yet taken");
     let ended = rig.until(served).await.expect("no panic");
     assert!(matches!(ended, Err(ServeError::Undrained(_))), "{ended:?}");
     assert!((35..40).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
@@ -156,16 +156,19 @@ async fn a_drain_does_not_wait_for_ever() {
 }
 
 #[tokio::test]
-async fn our_own_deadline_is_deadline_exceeded() {
+async fn the_request_timeout_and_the_callers_deadline_answer_deadline_exceeded() {
     let mut setup = Setup::default();
     setup.simulator.latency = HOUR;
     setup.gateway.ec2.attempt_timeout = HOUR;
     let rig = setup.start().await;
-    let status = rig.until(rig.client().list(all())).await.expect_err("30 s are over");
+    let status =
+        rig.until(rig.client().list(all())).await.expect_err("the request timeout is 30 s");
     assert_eq!(status.code(), Code::DeadlineExceeded);
     let mut request = tonic::Request::new(all());
     request.metadata_mut().insert("grpc-timeout", "1S".parse().expect("ASCII"));
-    let status =
-        rig.until(rig.client().0.list_store_image_tasks(request)).await.expect_err("1 s is over");
+    let status = rig
+        .until(rig.client().0.list_store_image_tasks(request))
+        .await
+        .expect_err("the deadline is 1 s");
     assert_eq!(status.code(), Code::DeadlineExceeded);
 }

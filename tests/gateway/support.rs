@@ -1,9 +1,9 @@
-//! A whole gateway over a real socket, with the real SDK, against the simulator, on a clock that
-//! the test moves.
+//! A rig for tests: a whole gateway over a real socket, with the real SDK, against the simulator,
+//! on a clock that the test advances.
 //!
-//! Everything of a test runs on one thread. tokio's paused clock would leap to the next timer
-//! whenever all tasks wait, also when they wait for a socket; so it is kept from leaping by itself,
-//! and [`Rig::run_for`] moves it in small steps, with all sockets drained between them.
+//! Everything of a test runs on one thread. tokio's paused clock advances to the next timer by
+//! itself when all tasks wait, even if they wait for a socket. [`ManualClock`] prevents that, and
+//! [`Rig::run_for`] advances the clock in small steps, with all sockets drained between them.
 
 use std::{
     cell::Cell,
@@ -34,27 +34,27 @@ use tonic_types::StatusExt as _;
 pub(crate) const REGION: &str = "us-east-1";
 pub(crate) const BUCKET: &str = "golden-images";
 
-/// How far the clock moves in one step: well below any timer that matters.
+/// Length of one step of the clock: well below the shortest timer that a test depends on.
 const STEP: Duration = Duration::from_millis(50);
 
-/// A gateway and its EC2.
+/// A gateway in front of a simulated EC2.
 pub(crate) struct Rig {
     pub(crate) simulator: Arc<Simulator>,
     pub(crate) address: SocketAddr,
     pub(crate) stop: CancellationToken,
     pub(crate) served: Option<JoinHandle<Result<(), server::ServeError>>>,
-    _end: DropGuard,
-    _clock: NoLeaps,
+    _stop_simulator: DropGuard,
+    _clock: ManualClock,
 }
 
-/// What can be set of both.
+/// The settings of a rig.
 pub(crate) struct Setup {
     pub(crate) simulator: simulator::Settings,
     pub(crate) gateway: server::Settings,
 }
 
 impl Default for Setup {
-    /// An empty account, and the defaults of a gateway, with seeded jitter.
+    /// An empty account, and a gateway with default settings but seeded jitter.
     fn default() -> Self {
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000);
         let story = Story { finished: 0, running: 0, idle_images: 0, ..Story::default() };
@@ -74,15 +74,19 @@ impl Default for Setup {
 
 impl Setup {
     pub(crate) async fn start(self) -> Rig {
-        let clock = NoLeaps::new();
-        // The gateway's wall clock is the system's; the simulator tells its story at that time.
+        let clock = ManualClock::new();
+        // The gateway reads the wall clock of the system, so the simulator starts at that time.
         let simulator =
             simulator::Settings { start: amistore_gateway::domain::wall_clock(), ..self.simulator };
         let simulator = Arc::new(Simulator::new(simulator));
-        let end = CancellationToken::new();
+        let stop_simulator = CancellationToken::new();
         let ec2 = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let endpoint = format!("http://{}", ec2.local_addr().expect("bound"));
-        tokio::spawn(simulator::serve(simulator.clone(), ec2, end.clone().cancelled_owned()));
+        tokio::spawn(simulator::serve(
+            simulator.clone(),
+            ec2,
+            stop_simulator.clone().cancelled_owned(),
+        ));
 
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -91,12 +95,19 @@ impl Setup {
         let serving =
             server::serve(listener, self.gateway, make_upstream, stop.clone().cancelled_owned());
         let served = Some(tokio::spawn(serving));
-        Rig { simulator, address, stop, served, _end: end.drop_guard(), _clock: clock }
+        Rig {
+            simulator,
+            address,
+            stop,
+            served,
+            _stop_simulator: stop_simulator.drop_guard(),
+            _clock: clock,
+        }
     }
 }
 
 impl Rig {
-    /// A gateway with the defaults before an account with these tasks.
+    /// Starts a gateway with default settings in front of an account with these tasks.
     pub(crate) async fn with_tasks(tasks: impl IntoIterator<Item = Task>) -> Self {
         let rig = Setup::default().start().await;
         rig.add(tasks);
@@ -122,17 +133,17 @@ impl Rig {
         Endpoint::from_shared(format!("http://{}", self.address)).expect("valid").connect_lazy()
     }
 
-    /// EC2 calls so far.
+    /// Number of EC2 calls so far.
     pub(crate) fn calls(&self) -> usize {
         self.simulator.calls()
     }
 
-    /// The questions that EC2 was asked so far, in short.
+    /// The parameters of each EC2 call so far, in short.
     pub(crate) fn questions(&self) -> Vec<String> {
         self.simulator.journal().entries().map(|entry| entry.question.clone()).collect()
     }
 
-    /// Lets this much time pass.
+    /// Advances the clock by this duration, and lets the gateway work meanwhile.
     pub(crate) async fn run_for(&self, duration: Duration) {
         let end = tokio::time::Instant::now() + duration;
         while tokio::time::Instant::now() < end {
@@ -143,7 +154,7 @@ impl Rig {
         drain_sockets().await;
     }
 
-    /// Lets time pass until the work is done. Panics when it takes more than an hour.
+    /// Advances the clock until the work is done. Panics if that takes more than an hour.
     pub(crate) async fn until<T>(&self, work: impl Future<Output = T>) -> T {
         tokio::select! {
             biased;
@@ -153,8 +164,8 @@ impl Rig {
     }
 }
 
-/// Lets everything happen that can without the clock. On one thread a loopback socket has its data
-/// when the writer's turn is over, so some rounds through the driver without news are the end.
+/// Runs all tasks until they wait for the clock. On one thread, a loopback socket has its data as
+/// soon as the writer yields, so a fixed number of rounds through the I/O driver is enough.
 async fn drain_sockets() {
     for _ in 0..60 {
         tokio::task::yield_now().await;
@@ -162,16 +173,17 @@ async fn drain_sockets() {
 }
 
 thread_local! {
-    /// How many rigs of this test's thread need the clock paused.
+    /// Number of rigs on this thread that need the clock paused.
     static PAUSES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Pauses the clock, and holds a blocking task meanwhile, which keeps tokio from moving it.
-struct NoLeaps(
+/// Pauses the clock while it lives. It also keeps a blocking task running, because tokio does not
+/// advance a paused clock by itself while there is one.
+struct ManualClock(
     #[expect(dead_code, reason = "ends the blocking task when dropped")] mpsc::Sender<()>,
 );
 
-impl NoLeaps {
+impl ManualClock {
     fn new() -> Self {
         let (hold, held) = mpsc::channel::<()>();
         tokio::task::spawn_blocking(move || held.recv());
@@ -182,7 +194,7 @@ impl NoLeaps {
     }
 }
 
-impl Drop for NoLeaps {
+impl Drop for ManualClock {
     fn drop(&mut self) {
         PAUSES.set(PAUSES.get() - 1);
         if PAUSES.get() == 0 {
@@ -191,15 +203,16 @@ impl Drop for NoLeaps {
     }
 }
 
-/// A task in the making.
+/// A task to add to the simulator.
 #[derive(Clone)]
 pub(crate) struct Task {
     pub(crate) image: String,
     pub(crate) bucket: String,
-    /// How long ago it started.
+    /// Time since its start.
     pub(crate) age: Duration,
-    /// From 0 to 100 percent.
+    /// Time from 0 to 100 percent.
     pub(crate) runs_for: Duration,
+    /// The percentage at which it fails.
     pub(crate) fails: Option<u8>,
 }
 
@@ -231,7 +244,7 @@ impl Task {
     }
 
     fn plan(self, now: SystemTime) -> TaskPlan {
-        // EC2 says times to the millisecond.
+        // EC2 gives times in milliseconds.
         let start = now - self.age;
         let since = start.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
         let start = SystemTime::UNIX_EPOCH
@@ -244,17 +257,17 @@ impl Task {
     }
 }
 
-/// So many finished tasks, a minute apart, the newest an hour old.
+/// This number of finished tasks, a minute apart, the newest an hour old.
 pub(crate) fn finished(count: u64) -> impl Iterator<Item = Task> {
     (0..count).map(|number| Task::done(&image(number), Duration::from_secs(3600 + 60 * number)))
 }
 
-/// An image ID by its number.
+/// The image ID of a number.
 pub(crate) fn image(number: u64) -> String {
     format!("ami-{number:017x}")
 }
 
-/// A gRPC client.
+/// A gRPC client of the gateway.
 #[derive(Clone)]
 pub(crate) struct Client(pub(crate) StoreImageTaskServiceClient<Channel>);
 
@@ -273,7 +286,7 @@ impl Client {
         self.0.clone().watch_store_image_task(request).await.map(Response::into_inner)
     }
 
-    /// All messages of a watch, and how it ended.
+    /// Reads a watch to its end: its messages, and the status if it is not OK.
     pub(crate) async fn watch_to_end(
         &self,
         request: WatchStoreImageTaskRequest,
@@ -292,7 +305,7 @@ impl Client {
         }
     }
 
-    /// All pages of a List.
+    /// Reads all pages of a List.
     pub(crate) async fn walk(
         &self,
         mut request: ListStoreImageTasksRequest,
@@ -309,6 +322,7 @@ impl Client {
     }
 }
 
+/// A List of all tasks, with default paging and staleness.
 pub(crate) fn all() -> ListStoreImageTasksRequest {
     ListStoreImageTasksRequest::default()
 }
@@ -319,7 +333,7 @@ pub(crate) fn of_images<I: Into<String>>(
     ListStoreImageTasksRequest { image_ids: images.into_iter().map(Into::into).collect(), ..all() }
 }
 
-/// With this bound on staleness.
+/// The request with `max_staleness` set to this number of seconds.
 pub(crate) fn at_most(
     seconds: i64,
     request: ListStoreImageTasksRequest,
@@ -344,14 +358,14 @@ pub(crate) fn images_of(tasks: &[StoreImageTask]) -> Vec<&str> {
     tasks.iter().map(|task| task.image_id.as_str()).collect()
 }
 
-/// The fields that an INVALID_ARGUMENT names.
+/// The fields that an INVALID_ARGUMENT status names.
 pub(crate) fn fields(status: &Status) -> Vec<String> {
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     let wrong = status.get_details_bad_request().expect("a BadRequest");
     wrong.field_violations.into_iter().map(|violation| violation.field).collect()
 }
 
-/// Domain and reason of the one ErrorInfo.
+/// Domain and reason of the one `ErrorInfo` of a status.
 pub(crate) fn reason(status: &Status) -> (String, String) {
     let details = status.check_error_details_vec().expect("details that can be read");
     let infos =
@@ -361,6 +375,7 @@ pub(crate) fn reason(status: &Status) -> (String, String) {
     (info.domain, info.reason)
 }
 
+/// The `grpc-retry-pushback-ms` of a status.
 pub(crate) fn pushback(status: &Status) -> Option<u64> {
     status.metadata().get("grpc-retry-pushback-ms")?.to_str().ok()?.parse().ok()
 }

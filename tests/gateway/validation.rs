@@ -1,4 +1,4 @@
-//! Bad input: a clear error that names the field, and no EC2 call.
+//! Bad input is refused with an error that names the field, without an EC2 call.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -63,7 +63,7 @@ async fn a_list_with_bad_input_names_the_field_and_costs_no_call() {
 }
 
 #[tokio::test]
-async fn all_that_is_wrong_is_reported_together() {
+async fn all_invalid_fields_are_reported_together() {
     let rig = Rig::with_tasks([]).await;
     let request = ListStoreImageTasksRequest {
         region: "nowhere".to_owned(),
@@ -71,35 +71,35 @@ async fn all_that_is_wrong_is_reported_together() {
         image_ids: vec!["x".to_owned()],
         ..all()
     };
-    let status = rig.until(rig.client().list(request)).await.expect_err("wrong");
+    let status = rig.until(rig.client().list(request)).await.expect_err("three fields are invalid");
     assert_eq!(fields(&status), ["region", "image_ids[0]", "page_size"]);
 }
 
 #[tokio::test]
-async fn a_page_token_only_goes_with_the_arguments_that_it_was_given_for() {
+async fn a_page_token_is_valid_only_with_the_arguments_of_its_first_request() {
     let rig = Rig::with_tasks(finished(30)).await;
     let client = rig.client();
     let first = ListStoreImageTasksRequest { page_size: 10, ..all() };
     let page = rig.until(client.list(first.clone())).await.expect("a page").into_inner();
     let next = ListStoreImageTasksRequest { page_token: page.next_page_token.clone(), ..first };
-    rig.until(client.list(next.clone())).await.expect("as it was given");
+    rig.until(client.list(next.clone())).await.expect("the arguments are the same");
     let other_size = ListStoreImageTasksRequest { page_size: 3, ..next.clone() };
-    rig.until(client.list(other_size)).await.expect("the size may change");
+    rig.until(client.list(other_size)).await.expect("the page size may change");
     for other in [
         ListStoreImageTasksRequest { region: "eu-west-1".to_owned(), ..next.clone() },
         ListStoreImageTasksRequest { states: vec![1], ..next.clone() },
         ListStoreImageTasksRequest { buckets: vec!["some-bucket".to_owned()], ..next.clone() },
         ListStoreImageTasksRequest { image_ids: vec![image(1)], ..next.clone() },
     ] {
-        let status = rig.until(client.list(other)).await.expect_err("another question");
+        let status = rig.until(client.list(other)).await.expect_err("the arguments differ");
         assert_eq!(fields(&status), ["page_token"]);
         assert!(status.message().contains("other arguments"), "{}", status.message());
     }
-    let mut cut = page.next_page_token;
-    cut.pop();
+    let mut truncated = page.next_page_token;
+    truncated.pop();
     let status =
-        rig.until(client.list(ListStoreImageTasksRequest { page_token: cut, ..next })).await;
-    assert_eq!(fields(&status.expect_err("cut")), ["page_token"]);
+        rig.until(client.list(ListStoreImageTasksRequest { page_token: truncated, ..next })).await;
+    assert_eq!(fields(&status.expect_err("the token is truncated")), ["page_token"]);
     assert_eq!(rig.calls(), 1);
 }
 
@@ -131,7 +131,7 @@ async fn a_watch_with_bad_input_names_the_field_and_costs_no_call() {
 }
 
 #[tokio::test]
-async fn only_allowed_regions_are_asked() {
+async fn only_allowed_regions_can_be_asked_for() {
     let mut setup = Setup::default();
     setup.gateway.allowed_regions = BTreeSet::from([Region::parse("us-east-1").expect("valid")]);
     let rig = setup.start().await;
@@ -145,21 +145,21 @@ async fn only_allowed_regions_are_asked() {
 }
 
 #[tokio::test]
-async fn without_a_default_region_one_has_to_be_named() {
+async fn a_request_must_name_a_region_if_there_is_no_default() {
     let mut setup = Setup::default();
     setup.gateway.default_region = None;
     let rig = setup.start().await;
-    let status = rig.until(rig.client().list(all())).await.expect_err("none");
+    let status = rig.until(rig.client().list(all())).await.expect_err("no region is named");
     assert_eq!(fields(&status), ["region"]);
 }
 
 #[tokio::test]
-async fn a_request_of_5_mib_is_refused_without_harm_to_others() {
+async fn a_request_of_5_mib_is_refused_and_others_on_its_connection_are_answered() {
     let rig = Rig::with_tasks(finished(3)).await;
     let client = rig.client();
     let huge = of_images(["x".repeat(5 << 20)]);
     let (huge, small) =
         rig.until(futures_util::future::join(client.list(huge), client.list(all()))).await;
     assert_eq!(huge.expect_err("too large").code(), Code::OutOfRange);
-    assert_eq!(small.expect("on the same connection").into_inner().tasks.len(), 3);
+    assert_eq!(small.expect("answered on the same connection").into_inner().tasks.len(), 3);
 }

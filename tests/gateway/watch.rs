@@ -1,4 +1,4 @@
-//! `WatchStoreImageTask`.
+//! `WatchStoreImageTask`: what a stream delivers, and how it ends.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn next(
     rig: &Rig,
     stream: &mut Streaming<WatchStoreImageTaskResponse>,
 ) -> WatchStoreImageTaskResponse {
-    rig.until(stream.message()).await.expect("no error").expect("not the end")
+    rig.until(stream.message()).await.expect("no error").expect("a message")
 }
 
 fn progress(messages: &[WatchStoreImageTaskResponse]) -> Vec<i32> {
@@ -38,7 +38,7 @@ fn heartbeat(seconds: i64) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos: 0 })
 }
 
-/// DESIGN §9.6
+/// Invariant 6 (docs/invariants.md): terminal state
 #[tokio::test]
 async fn a_watch_gets_every_change_and_the_terminal_state_and_then_ok() {
     let rig = Rig::with_tasks([Task::running(&image(1), 2 * MINUTE)]).await;
@@ -56,7 +56,7 @@ async fn a_watch_gets_every_change_and_the_terminal_state_and_then_ok() {
 }
 
 #[tokio::test]
-async fn a_failed_task_is_data() {
+async fn a_failed_task_is_a_message_and_not_an_error() {
     let rig = Rig::with_tasks([Task::running(&image(1), 2 * MINUTE).failing(30)]).await;
     let (messages, ended) = rig.until(rig.client().watch_to_end(watch_of(&image(1)))).await;
     ended.expect("OK");
@@ -65,7 +65,7 @@ async fn a_failed_task_is_data() {
 }
 
 #[tokio::test]
-async fn a_task_that_is_over_is_one_message() {
+async fn a_finished_task_is_one_message_and_no_further_call() {
     let rig = Rig::with_tasks(finished(3)).await;
     let (messages, ended) = rig.until(rig.client().watch_to_end(watch_of(&image(1)))).await;
     ended.expect("OK");
@@ -75,12 +75,12 @@ async fn a_task_that_is_over_is_one_message() {
 }
 
 #[tokio::test]
-async fn without_a_task_it_is_not_found_or_waits_for_one() {
+async fn a_watch_without_a_task_is_not_found_or_waits_for_one() {
     let rig = Rig::with_tasks(finished(3)).await;
     rig.simulator.add_image(REGION, &image(9));
     let client = rig.client();
     let (_, ended) = rig.until(client.watch_to_end(watch_of(&image(9)))).await;
-    let status = ended.expect_err("none");
+    let status = ended.expect_err("there is no task");
     assert_eq!((status.code(), reason(&status).1.as_str()), (Code::NotFound, "NO_TASK"));
     assert!(status.message().contains("wait_for_task"), "{}", status.message());
 
@@ -91,12 +91,16 @@ async fn without_a_task_it_is_not_found_or_waits_for_one() {
     rig.add([Task::running(&image(9), MINUTE)]);
     let (messages, ended) = rig.until(watch).await.expect("not cancelled");
     ended.expect("OK");
-    assert!(progress(&messages)[0] < 100, "seen on its way: {:?}", progress(&messages));
+    assert!(
+        progress(&messages)[0] < 100,
+        "the task is seen before it ends: {:?}",
+        progress(&messages)
+    );
     assert_eq!(progress(&messages).last(), Some(&100));
 }
 
 #[tokio::test]
-async fn a_watched_task_is_pinned() {
+async fn a_watch_stays_with_its_task_when_the_image_is_stored_again() {
     let rig = Rig::with_tasks([Task::running(&image(1), 3 * MINUTE)]).await;
     let client = rig.client();
     let watch = tokio::spawn({
@@ -118,7 +122,7 @@ async fn a_watched_task_is_pinned() {
 }
 
 #[tokio::test]
-async fn a_bucket_picks_the_task_into_it_also_far_below_the_head_page() {
+async fn a_bucket_selects_its_task_even_far_below_the_head_page() {
     let rig = Rig::with_tasks(finished(450)).await;
     rig.add([
         Task::running(&image(1000), 20 * HOUR).aged(10 * HOUR).into("wanted-bucket"),
@@ -131,19 +135,19 @@ async fn a_bucket_picks_the_task_into_it_also_far_below_the_head_page() {
     assert_eq!((first.bucket.as_str(), first.progress_percentage), ("wanted-bucket", 50));
     rig.run_for(HOUR).await;
     let mut later = first;
-    // What was sent during that hour waits in the client's buffer.
+    // The messages of that hour wait in the client's buffer.
     while let Ok(message) = rig.until(tokio::time::timeout(SECOND, stream.message())).await {
-        later = message.expect("no error").expect("not the end").task.expect("a task");
+        later = message.expect("no error").expect("a message").task.expect("a task");
     }
     assert!(
         later.progress_percentage >= 54,
-        "a newer task hides it from look-ups: {}",
+        "the task is refreshed although look-ups show a newer one: {}",
         later.progress_percentage
     );
 }
 
 #[tokio::test]
-async fn heartbeats_fill_the_silence() {
+async fn heartbeats_come_at_their_interval_while_nothing_changes() {
     let rig = Rig::with_tasks([Task::running(&image(1), 100 * HOUR)]).await;
     let request =
         WatchStoreImageTaskRequest { heartbeat_interval: heartbeat(10), ..watch_of(&image(1)) };
@@ -157,11 +161,11 @@ async fn heartbeats_fill_the_silence() {
         as_of.push(message.as_of.expect("an as_of").seconds);
     }
     assert_eq!(began.elapsed().as_secs().next_multiple_of(10), 60);
-    assert!(as_of.last() > as_of.first(), "EC2 was asked meanwhile: {as_of:?}");
+    assert!(as_of.last() > as_of.first(), "EC2 was asked between the heartbeats: {as_of:?}");
 }
 
 #[tokio::test]
-async fn transient_trouble_shows_as_degraded_and_heals() {
+async fn a_transient_error_sets_degraded_and_an_answer_clears_it() {
     let rig = Rig::with_tasks([Task::running(&image(1), 1000 * SECOND)]).await;
     let mut stream = rig.until(rig.client().watch(watch_of(&image(1)))).await.expect("open");
     assert_eq!(next(&rig, &mut stream).await.degraded, None);
@@ -169,7 +173,7 @@ async fn transient_trouble_shows_as_degraded_and_heals() {
     let degraded = loop {
         let message = next(&rig, &mut stream).await;
         if let Some(degraded) = message.degraded {
-            assert!(message.task.is_some(), "the last known one");
+            assert!(message.task.is_some(), "the task as last known");
             break degraded;
         }
     };
@@ -181,7 +185,7 @@ async fn transient_trouble_shows_as_degraded_and_heals() {
         let message = next(&rig, &mut stream).await;
         match &message.degraded {
             None => break message,
-            Some(still) => assert_eq!(still.since, degraded.since, "the same trouble"),
+            Some(still) => assert_eq!(still.since, degraded.since, "since the first error"),
         }
     };
     assert!(healed.task.expect("a task").progress_percentage > 50);
@@ -204,7 +208,7 @@ async fn drain(
 }
 
 #[tokio::test]
-async fn what_cannot_heal_ends_the_watch() {
+async fn a_permanent_error_ends_the_watch_and_its_calls() {
     let rig = Rig::with_tasks([Task::running(&image(1), HOUR)]).await;
     let mut stream = rig.until(rig.client().watch(watch_of(&image(1)))).await.expect("open");
     next(&rig, &mut stream).await;
@@ -218,7 +222,7 @@ async fn what_cannot_heal_ends_the_watch() {
     rig.run_for(SECOND).await;
     let calls = rig.calls();
     rig.run_for(HOUR / 6).await;
-    assert_eq!(rig.calls(), calls, "and the polling with it");
+    assert_eq!(rig.calls(), calls, "no call follows");
 }
 
 #[tokio::test]
@@ -228,12 +232,12 @@ async fn a_task_that_ec2_stops_listing_ends_the_watch() {
     next(&rig, &mut stream).await;
     rig.simulator.deregister_image(REGION, &image(1));
     let (_, ended) = rig.until(drain(&mut stream)).await;
-    let status = ended.expect_err("gone");
+    let status = ended.expect_err("the task is gone");
     assert_eq!((status.code(), reason(&status).1.as_str()), (Code::NotFound, "TASK_GONE"));
 }
 
 #[tokio::test]
-async fn a_slow_reader_skips_to_the_newest_and_still_gets_the_end() {
+async fn a_slow_reader_skips_to_the_newest_state_and_still_gets_the_terminal_one() {
     let rig = Rig::with_tasks([Task::running(&image(1), 10 * MINUTE)]).await;
     let client = rig.client();
     let mut slow = rig.until(client.watch(watch_of(&image(1)))).await.expect("open");
@@ -247,7 +251,7 @@ async fn a_slow_reader_skips_to_the_newest_and_still_gets_the_end() {
 }
 
 #[tokio::test]
-async fn a_new_watcher_of_a_watched_task_sees_it_at_once() {
+async fn a_new_watcher_of_a_watched_task_sees_its_state_at_once() {
     let rig = Rig::with_tasks([Task::running(&image(1), HOUR)]).await;
     let client = rig.client();
     let mut first = rig.until(client.watch(watch_of(&image(1)))).await.expect("open");
@@ -261,9 +265,9 @@ async fn a_new_watcher_of_a_watched_task_sees_it_at_once() {
 }
 
 #[tokio::test]
-async fn what_a_list_learns_the_watches_are_told() {
+async fn a_watch_delivers_what_a_list_has_fetched() {
     let mut setup = Setup::default();
-    // Watching alone would ask EC2 once an hour.
+    // By itself the watch refreshes its task once an hour.
     setup.gateway.watch.interval.min = HOUR;
     setup.gateway.watch.interval.max = HOUR;
     let rig = setup.start().await;
@@ -276,7 +280,7 @@ async fn what_a_list_learns_the_watches_are_told() {
     rig.run_for(5 * MINUTE).await;
     rig.until(client.list(at_most(0, all()))).await.expect("answered");
     let told = rig.until(tokio::time::timeout(SECOND, stream.message())).await.expect("at once");
-    let task = told.expect("no error").expect("not the end").task.expect("a task");
+    let task = told.expect("no error").expect("a message").task.expect("a task");
     assert_eq!(task.progress_percentage, 50);
     assert_eq!(rig.calls(), 2);
 }
@@ -299,18 +303,18 @@ async fn too_many_watches_are_refused_and_closed_ones_make_room() {
     assert_eq!(pushback(status), Some(10_000));
     drop(open);
     rig.run_for(SECOND).await;
-    rig.until(client.watch(watch_of(&image(1)))).await.expect("room again");
+    rig.until(client.watch(watch_of(&image(1)))).await.expect("there is room again");
 }
 
 #[tokio::test]
 async fn a_deadline_ends_a_watch_with_deadline_exceeded() {
     let rig = Rig::with_tasks([Task::running(&image(1), HOUR)]).await;
     let mut request = tonic::Request::new(watch_of(&image(1)));
-    // As a header only, so that the answer is the server's and not the client library's own.
+    // Only the header: with a timeout set, the client library would answer by itself.
     request.metadata_mut().insert("grpc-timeout", "20S".parse().expect("ASCII"));
     let stream = rig.until(rig.client().0.watch_store_image_task(request)).await;
     let mut stream = stream.expect("open").into_inner();
     let (messages, ended) = rig.until(drain(&mut stream)).await;
     assert!(!messages.is_empty());
-    assert_eq!(ended.expect_err("over").code(), Code::DeadlineExceeded);
+    assert_eq!(ended.expect_err("the deadline is over").code(), Code::DeadlineExceeded);
 }
