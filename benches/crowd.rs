@@ -1,8 +1,8 @@
-//! What a crowd costs: callers at once against EC2 calls and time; and the same polling with and
-//! without the gateway, against EC2's real quota.
+//! The cost of many callers: EC2 calls and time for concurrent Lists, and polling with and without
+//! the gateway against EC2's real quota.
 //!
-//! `cargo bench --bench crowd` prints two tables. The second takes six minutes, in real time, since
-//! the quota is: 50 calls and 0.5 a second.
+//! `cargo bench --bench crowd` prints two tables. The second takes six minutes, because it runs in
+//! real time: EC2's quota is a burst of 50 calls, refilled at 0.5 per second.
 
 mod support;
 
@@ -29,10 +29,13 @@ use support::REGION;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// Numbers of concurrent callers.
 const CROWDS: [usize; 5] = [1, 10, 100, 1_000, 10_000];
+/// Numbers of clients that poll.
 const POLLERS: [usize; 5] = [1, 3, 10, 100, 1_000];
-/// What a waiter of the SDK's documentation does.
+/// Time between two polls, as in the waiters of the SDKs.
 const POLL: Duration = Duration::from_secs(5);
+/// Time for which each client polls.
 const POLL_FOR: Duration = Duration::from_secs(120);
 const IMAGE: &str = "ami-00000000000000001";
 
@@ -45,27 +48,27 @@ async fn main() -> Result<(), Failure> {
         println!("| {callers} | {calls} | {time:.1?} |");
     }
     println!();
-    println!("| pollers | way | answers in time | errors | p99 | EC2 calls |");
+    println!("| pollers | client | answers in time | errors | p99 | EC2 calls |");
     println!("|---|---|---|---|---|---|");
-    // The small crowds side by side: they leave the machine idle.
+    // Small crowds leave the machine idle, so they run side by side.
     let (few, many) = POLLERS.split_at(4);
     for pollers in [few, many] {
-        let alone = try_join_all(pollers.iter().map(|pollers| polled(*pollers, Way::Alone)));
-        let behind = try_join_all(pollers.iter().map(|pollers| polled(*pollers, Way::Gateway)));
-        let (alone, behind) = if pollers == few {
-            tokio::try_join!(alone, behind)?
+        let sdk = try_join_all(pollers.iter().map(|pollers| polled(*pollers, Client::Sdk)));
+        let gateway = try_join_all(pollers.iter().map(|pollers| polled(*pollers, Client::Gateway)));
+        let (sdk, gateway) = if pollers == few {
+            tokio::try_join!(sdk, gateway)?
         } else {
-            (alone.await?, behind.await?)
+            (sdk.await?, gateway.await?)
         };
-        for (pollers, (alone, behind)) in pollers.iter().zip(alone.iter().zip(&behind)) {
-            println!("| {pollers} | SDK alone | {alone} |");
-            println!("| {pollers} | gateway | {behind} |");
+        for (pollers, (sdk, gateway)) in pollers.iter().zip(sdk.iter().zip(&gateway)) {
+            println!("| {pollers} | SDK alone | {sdk} |");
+            println!("| {pollers} | gateway | {gateway} |");
         }
     }
     Ok(())
 }
 
-/// An EC2 with its real quota and a running task, and a gateway in front of it.
+/// Starts an EC2 with its real quota and a running task, and a gateway in front of it.
 async fn rig() -> Result<(Arc<Simulator>, String, SocketAddr), Failure> {
     let start = wall_clock();
     let story = Story { finished: 50, running: 5, ..Story::default() };
@@ -90,6 +93,7 @@ fn of_image() -> ListStoreImageTasksRequest {
     ListStoreImageTasksRequest { image_ids, ..ListStoreImageTasksRequest::default() }
 }
 
+/// EC2 calls and time for concurrent Lists of one image, with a cold cache.
 async fn coalesced(callers: usize) -> Result<(usize, Duration), Failure> {
     let (simulator, _, gateway) = rig().await?;
     let channels = channels(gateway, callers.min(10)).await?;
@@ -100,23 +104,27 @@ async fn coalesced(callers: usize) -> Result<(usize, Duration), Failure> {
         crowd.spawn(async move { client.list_store_image_tasks(of_image()).await });
     }
     while let Some(answer) = crowd.join_next().await {
-        assert_eq!(answer??.into_inner().tasks.len(), 1, "it was asked for one image");
+        assert_eq!(answer??.into_inner().tasks.len(), 1, "the request names one image");
     }
     Ok((simulator.calls(), begun.elapsed()))
 }
 
+/// How the pollers ask.
 #[derive(Clone, Copy)]
-enum Way {
-    Alone,
+enum Client {
+    /// An SDK client of EC2 for each poller.
+    Sdk,
+    /// A gRPC client of the gateway.
     Gateway,
 }
 
-/// What the polls of one crowd came to.
+/// The results of the polls of one crowd.
 #[derive(Default)]
 struct Polls {
     latencies: Vec<Duration>,
-    /// How many there should have been.
+    /// Number of polls that should have been made.
     due: usize,
+    /// Number of answers within [`POLL`].
     in_time: usize,
     errors: usize,
     calls: usize,
@@ -134,13 +142,14 @@ impl std::fmt::Display for Polls {
     }
 }
 
-async fn polled(pollers: usize, way: Way) -> Result<Polls, Failure> {
+/// Polls with this number of clients for [`POLL_FOR`].
+async fn polled(pollers: usize, client: Client) -> Result<Polls, Failure> {
     let (simulator, endpoint, gateway) = rig().await?;
     let channels = channels(gateway, pollers.min(10)).await?;
     let end = Instant::now() + POLL_FOR;
     let mut crowd = JoinSet::new();
     for number in 0..pollers {
-        // They do not begin in one moment.
+        // The pollers begin at random times within one interval.
         let begin = Instant::now() + POLL.mul_f64(fastrand::f64());
         let channel = channels[number % channels.len()].clone();
         let sdk = sdk(&endpoint);
@@ -152,18 +161,18 @@ async fn polled(pollers: usize, way: Way) -> Result<Polls, Failure> {
                     break;
                 }
                 polls.due += 1;
-                // Who is late for a poll has missed it.
+                // A poll that is due while the last one still runs is missed.
                 if number > 0 && due < Instant::now() {
                     continue;
                 }
                 sleep_until(due).await;
                 let asked = Instant::now();
-                let failed = match way {
-                    Way::Alone => {
+                let failed = match client {
+                    Client::Sdk => {
                         let call = sdk.describe_store_image_tasks().image_ids(IMAGE);
                         call.send().await.is_err()
                     }
-                    Way::Gateway => {
+                    Client::Gateway => {
                         let mut client = StoreImageTaskServiceClient::new(channel.clone());
                         client.list_store_image_tasks(of_image()).await.is_err()
                     }
@@ -189,7 +198,7 @@ async fn polled(pollers: usize, way: Way) -> Result<Polls, Failure> {
     Ok(all)
 }
 
-/// The SDK as it comes: three attempts, with its own backoff.
+/// An SDK client with its default retries: three attempts, with backoff.
 fn sdk(endpoint: &str) -> aws_sdk_ec2::Client {
     let config = aws_sdk_ec2::Config::builder()
         .behavior_version(BehaviorVersion::latest())

@@ -1,9 +1,9 @@
-//! What a growing ledger costs: an answer of a page and of an image, from the bytes of the request to
-//! those of the answer but for the socket, with nothing encoded before; and a whole refresh of the
-//! head page; each as a ratio to the smallest ledger. And the memory of a task.
+//! The cost of a growing snapshot: time for a page, for an image and for a refresh of the head page,
+//! each as a ratio to the smallest snapshot, and the memory of a task.
 //!
-//! `cargo bench --bench growth` prints a table. Rounds over all sizes alternate, and each figure is
-//! the median of its rounds.
+//! The times run from the bytes of the request to the bytes of the answer, without the socket and
+//! without cached encoded answers. `cargo bench --bench growth` prints a table. Rounds over all
+//! sizes alternate, and each figure is the median of its rounds.
 
 use std::{
     cmp::Reverse,
@@ -41,20 +41,25 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[global_allocator]
 static ALLOCATED: PeakAlloc = PeakAlloc;
 
+/// Numbers of tasks.
 const SIZES: [u32; 4] = [100, 1_000, 10_000, 100_000];
+/// Number of images that are asked for in turn.
 const IMAGES: u32 = 64;
-/// EC2's pages, as many as the smallest ledger has: a refresh is the same work for all.
+/// Tasks in a page of EC2: as many as the smallest snapshot has, so that a refresh is the same work
+/// for all sizes.
 const PAGE: usize = 100;
-/// So many of the newest change with each refresh.
+/// Number of the newest tasks that change with each refresh.
 const UNFINISHED: usize = 20;
 const ROUNDS: usize = 31;
+/// Requests of each kind in a round.
 const READS: u32 = 200;
+/// Refreshes in a round.
 const REFRESHES: u32 = 20;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let mut sizes = Vec::new();
-    // What a scope takes without any task is not to be shared out to the first ones.
+    // The memory of an empty scope does not count as memory of its tasks.
     let (_empty, empty) = Account::loaded(0).await?;
     for size in SIZES {
         let (account, bytes) = Account::loaded(size).await?;
@@ -83,17 +88,18 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A scope whose tasks are all known.
+/// A scope whose tasks are all in the snapshot.
 struct Account {
     size: u32,
     scope: Arc<ScopeCache>,
     service: Service,
-    /// The page from the middle on.
+    /// Asks for a page from the middle of the listing.
     page: EncodedListRequest,
-    /// Images from the first to the last.
+    /// Each asks for one image; they are spread over the whole listing.
     images: Vec<EncodedListRequest>,
 }
 
+/// The time per request or refresh, in each round.
 #[derive(Default)]
 struct Rounds {
     page: Vec<Duration>,
@@ -103,7 +109,7 @@ struct Rounds {
 }
 
 impl Account {
-    /// And the bytes that it has allocated.
+    /// Loads an account of this number of tasks. Also returns the bytes that the scope allocates.
     async fn loaded(size: u32) -> Result<(Self, usize), Failure> {
         let before = ALLOCATED.current_usage();
         let start = wall_clock();
@@ -120,9 +126,9 @@ impl Account {
         let scope =
             cache.scope(&Scope { account: AccountName::default(), region: region.clone() })?;
         let found = scope.get(listing(usize::MAX), None).await?;
-        assert_eq!(found.snapshot.len(), usize::try_from(size)?, "all are known");
+        assert_eq!(found.snapshot.len(), usize::try_from(size)?, "the snapshot has all tasks");
         drop(found);
-        // The keeper lets go of the last answer.
+        // By then the refresher has dropped the last answer.
         sleep(Duration::from_millis(50)).await;
         let bytes = ALLOCATED.current_usage().saturating_sub(before);
 
@@ -170,7 +176,7 @@ impl Account {
     }
 }
 
-/// The token that leads on from the middle of the listing.
+/// The page token for the middle of the listing.
 async fn middle(service: &Service, size: u32) -> Result<String, Failure> {
     let mut page_token = String::new();
     let mut left = size / 2;
@@ -192,6 +198,7 @@ fn encoded(request: &ListStoreImageTasksRequest) -> EncodedListRequest {
     EncodedListRequest(request.encode_to_vec().into())
 }
 
+/// The mean time of one piece of work.
 async fn each(
     times: u32,
     mut work: impl AsyncFnMut(usize) -> Result<(), Failure>,
@@ -207,7 +214,7 @@ fn listing(count: usize) -> Query {
     Query::Listing { filter: TaskFilter::default(), after: None, count }
 }
 
-/// EC2, with tasks 20 seconds apart. Some are not finished, and have news with each call.
+/// The answer of EC2. The newest tasks are unfinished, and change with each call.
 fn answer(start: SystemTime, size: u32, call: u32, target: &DescribeTarget) -> Answer {
     let DescribeTarget::Listing { next, .. } = target else { return Answer::default() };
     let from = next.as_ref().map_or(0, |token| token.0.parse().unwrap_or(size));
@@ -221,6 +228,7 @@ fn answer(start: SystemTime, size: u32, call: u32, target: &DescribeTarget) -> A
     Answer { tasks, next }
 }
 
+/// A finished task; tasks are 20 seconds apart.
 fn task(start: SystemTime, number: u32) -> StoreImageTask {
     let image_id = ImageId::parse(&format!("ami-{number:017x}")).expect("valid");
     StoreImageTask {

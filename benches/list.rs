@@ -1,10 +1,10 @@
-//! What a List from a warm cache costs, against two floors in the same run: (a) a bare tonic handler
-//! that clones and encodes the same message, (b) a bare tonic handler that sends the same bytes
-//! already encoded; neither has a cache or validation.
+//! The cost of a List from a warm cache, beside two baselines in the same run: (a) a bare tonic
+//! handler that clones and encodes the same message, (b) a bare tonic handler that sends the same
+//! bytes already encoded. Neither has a cache or validation.
 //!
-//! `cargo bench --bench list` prints a table; it needs h2load (Debian: nghttp2-client), which is the
-//! load. Rounds of all three alternate, and each figure is the median of its rounds, each ratio that
-//! of the rounds next to each other, so that what else the machine does falls on all. CPU time is the
+//! `cargo bench --bench list` prints a table. The load is h2load (Debian: nghttp2-client). Rounds of
+//! all three servers alternate, each figure is the median of its rounds, and each ratio the median of
+//! ratios within a round, so that other work of the machine affects all alike. CPU time is the
 //! server's.
 
 #[path = "support/h2load.rs"]
@@ -47,10 +47,11 @@ use support::REGION;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// Page sizes, in tasks.
 const PAGES: [i32; 4] = [1, 20, 100, 1000];
 const ROUNDS: usize = 15;
 
-/// A bare handler of List: what it answers with, and the codec that sends it.
+/// A bare handler of List: its constant answer, and the codec that sends it.
 struct Bare<T, C> {
     answer: Arc<T>,
     codec: PhantomData<fn() -> C>,
@@ -68,11 +69,12 @@ impl<T, C> Clone for Bare<T, C> {
     }
 }
 
-/// Floor (a): clones and encodes the same answer, always.
-type Cloning = Bare<ListStoreImageTasksResponse, ProstCodec<ListStoreImageTasksResponse, Asked>>;
-/// Floor (b): sends the same bytes, always.
+/// Baseline (a): clones and encodes its answer for each request.
+type Cloning =
+    Bare<ListStoreImageTasksResponse, ProstCodec<ListStoreImageTasksResponse, ListRequest>>;
+/// Baseline (b): sends the same encoded bytes for each request.
 type Sending = Bare<Bytes, SendBytes>;
-type Asked = ListStoreImageTasksRequest;
+type ListRequest = ListStoreImageTasksRequest;
 
 impl<T, C> NamedService for Bare<T, C> {
     const NAME: &'static str = "amistore.v1.StoreImageTaskService";
@@ -81,7 +83,7 @@ impl<T, C> NamedService for Bare<T, C> {
 impl<T, C> tower::Service<http::Request<Body>> for Bare<T, C>
 where
     T: Clone + Send + Sync + 'static,
-    C: Codec<Encode = T, Decode = Asked> + Default + Send + 'static,
+    C: Codec<Encode = T, Decode = ListRequest> + Default + Send + 'static,
 {
     type Response = http::Response<Body>;
     type Error = Infallible;
@@ -94,7 +96,7 @@ where
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let answer = self.answer.clone();
         Box::pin(async move {
-            let handler = tower::service_fn(move |_: Request<Asked>| {
+            let handler = tower::service_fn(move |_: Request<ListRequest>| {
                 let answer = answer.clone();
                 async move { Ok::<_, Status>(Response::new((*answer).clone())) }
             });
@@ -103,21 +105,21 @@ where
     }
 }
 
-/// Reads requests as prost does, and sends bytes as they are.
+/// A codec that decodes requests with prost, and sends bytes as they are.
 #[derive(Default)]
 struct SendBytes;
 
 impl Codec for SendBytes {
     type Encode = Bytes;
-    type Decode = Asked;
+    type Decode = ListRequest;
     type Encoder = Self;
-    type Decoder = ProstDecoder<Asked>;
+    type Decoder = ProstDecoder<ListRequest>;
 
     fn encoder(&mut self) -> Self {
         Self
     }
 
-    fn decoder(&mut self) -> ProstDecoder<Asked> {
+    fn decoder(&mut self) -> ProstDecoder<ListRequest> {
         ProstDecoder::default()
     }
 }
@@ -144,18 +146,18 @@ async fn main() -> Result<(), Failure> {
             ListStoreImageTasksRequest { page_size, ..ListStoreImageTasksRequest::default() };
         let mut client = StoreImageTaskServiceClient::connect(format!("http://{gateway}")).await?;
         let answer = client.list_store_image_tasks(request.clone()).await?.into_inner();
-        assert_eq!(answer.tasks.len(), usize::try_from(page_size)?, "the account is large enough");
+        assert_eq!(answer.tasks.len(), usize::try_from(page_size)?, "the account has a full page");
         let bytes = answer.encoded_len();
         let sending = Sending::new(answer.encode_to_vec().into());
-        let sending = floor(Server::builder().add_service(sending)).await?;
-        let cloning = floor(Server::builder().add_service(Cloning::new(answer))).await?;
+        let sending = baseline(Server::builder().add_service(sending)).await?;
+        let cloning = baseline(Server::builder().add_service(Cloning::new(answer))).await?;
         let load = Arc::new(Load::new(&request.encode_to_vec(), bytes)?);
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
-            rounds.push(Sides {
+            rounds.push(Servers {
                 cloning: round(&load, cloning).await?,
                 sending: round(&load, sending).await?,
-                ours: round(&load, gateway).await?,
+                gateway: round(&load, gateway).await?,
             });
         }
         println!("| {page_size} | {bytes} | {} |", row(&rounds));
@@ -163,28 +165,35 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// One round of each, one after the other.
-struct Sides {
+/// One round of each server, one after the other.
+struct Servers {
     cloning: Round,
     sending: Round,
-    ours: Round,
+    gateway: Round,
 }
 
-fn row(rounds: &[Sides]) -> String {
-    let figure = |of: &dyn Fn(&Sides) -> f64| median(rounds.iter().map(of).collect());
+/// The columns of one page size.
+fn row(rounds: &[Servers]) -> String {
+    let figure = |of: &dyn Fn(&Servers) -> f64| median(rounds.iter().map(of).collect());
     let micros = |time: Duration| time.as_secs_f64() * 1e6;
     [
-        format!("{:.0}", figure(&|sides| sides.cloning.rate)),
-        format!("{:.0}", figure(&|sides| sides.sending.rate)),
-        format!("{:.0}", figure(&|sides| sides.ours.rate)),
-        format!("{:.2}", figure(&|sides| sides.ours.rate / sides.cloning.rate)),
-        format!("{:.2}", figure(&|sides| sides.ours.rate / sides.sending.rate)),
-        format!("{:.0} µs", figure(&|sides| micros(sides.sending.p99))),
-        format!("{:.0} µs", figure(&|sides| micros(sides.ours.p99))),
-        format!("{:.2}", figure(&|sides| micros(sides.ours.p99) / micros(sides.sending.p99))),
-        format!("{:.1} µs", figure(&|sides| micros(sides.sending.cpu))),
-        format!("{:.1} µs", figure(&|sides| micros(sides.ours.cpu))),
-        format!("{:.2}", figure(&|sides| micros(sides.ours.cpu) / micros(sides.sending.cpu))),
+        format!("{:.0}", figure(&|servers| servers.cloning.rate)),
+        format!("{:.0}", figure(&|servers| servers.sending.rate)),
+        format!("{:.0}", figure(&|servers| servers.gateway.rate)),
+        format!("{:.2}", figure(&|servers| servers.gateway.rate / servers.cloning.rate)),
+        format!("{:.2}", figure(&|servers| servers.gateway.rate / servers.sending.rate)),
+        format!("{:.0} µs", figure(&|servers| micros(servers.sending.p99))),
+        format!("{:.0} µs", figure(&|servers| micros(servers.gateway.p99))),
+        format!(
+            "{:.2}",
+            figure(&|servers| micros(servers.gateway.p99) / micros(servers.sending.p99))
+        ),
+        format!("{:.1} µs", figure(&|servers| micros(servers.sending.cpu))),
+        format!("{:.1} µs", figure(&|servers| micros(servers.gateway.cpu))),
+        format!(
+            "{:.2}",
+            figure(&|servers| micros(servers.gateway.cpu) / micros(servers.sending.cpu))
+        ),
     ]
     .join(" | ")
 }
@@ -199,7 +208,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// A gateway whose account has 1,000 tasks, all known, and with a TTL that does not end meanwhile.
+/// Starts a gateway whose account has 1,000 tasks. The TTL is longer than the bench runs.
 async fn gateway() -> Result<SocketAddr, Failure> {
     let start = wall_clock();
     let story = Story { finished: 0, running: 0, ..Story::default() };
@@ -224,7 +233,8 @@ fn task(start: SystemTime, number: u64) -> TaskPlan {
     TaskPlan::new(&image, "golden-images", start - age, Duration::from_secs(60))
 }
 
-async fn floor(server: Router) -> std::io::Result<SocketAddr> {
+/// Serves a baseline until the process ends.
+async fn baseline(server: Router) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));

@@ -1,5 +1,5 @@
-//! The load: Debian's h2load (package nghttp2-client), a process of its own, so that what it costs is
-//! not counted to the servers that it measures. It asks one question over and over.
+//! The load: Debian's h2load (package nghttp2-client), which repeats one request. It is a process of
+//! its own, so that its CPU time does not count as the server's.
 
 use std::{
     error::Error,
@@ -14,68 +14,71 @@ const CONNECTIONS: usize = 4;
 const IN_FLIGHT: usize = 8;
 const SECONDS: u32 = 1;
 const LIST: &str = "/amistore.v1.StoreImageTaskService/ListStoreImageTasks";
-/// The prefix of a gRPC message: a flag and four bytes of length (gRPC over HTTP2).
+/// Length of the prefix of a gRPC message: a flag and four bytes of length (gRPC over HTTP2).
 const PREFIX: usize = 5;
 
-/// What one round came to.
+/// The results of one round.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Round {
-    /// Answers a second.
+    /// Answers per second.
     pub(crate) rate: f64,
-    /// The latency that one answer in a hundred is above.
+    /// The latency that one answer in a hundred exceeds.
     pub(crate) p99: Duration,
-    /// CPU time of this process for an answer; the load is not in it.
+    /// CPU time of this process per answer, without the load.
     pub(crate) cpu: Duration,
 }
 
-/// One question, as a file of the bytes that are sent.
+/// A load of one request.
 pub(crate) struct Load {
-    question: PathBuf,
+    /// The file with the bytes of the request.
+    request: PathBuf,
+    /// The file that h2load writes its latencies to.
     log: PathBuf,
-    /// Bytes of the answer.
+    /// Number of bytes of the answer.
     answer: usize,
 }
 
 impl Load {
-    /// Asks this, and expects answers of so many bytes.
-    pub(crate) fn new(question: &[u8], answer: usize) -> io::Result<Self> {
+    /// Creates a load of this request that expects answers of this number of bytes.
+    pub(crate) fn new(request: &[u8], answer: usize) -> io::Result<Self> {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let load =
-            Self { question: folder.join("question"), log: folder.join("latencies"), answer };
-        let length = u32::try_from(question.len()).map_err(io::Error::other)?;
-        let message = [&[0], length.to_be_bytes().as_slice(), question].concat();
-        fs::write(&load.question, message)?;
+        let load = Self { request: folder.join("request"), log: folder.join("latencies"), answer };
+        let length = u32::try_from(request.len()).map_err(io::Error::other)?;
+        let message = [&[0], length.to_be_bytes().as_slice(), request].concat();
+        fs::write(&load.request, message)?;
         Ok(load)
     }
 
-    /// Asks this server for some seconds. Blocks.
+    /// Sends requests to a server for [`SECONDS`]. Blocks.
     pub(crate) fn round(&self, server: SocketAddr) -> Result<Round, Box<dyn Error + Send + Sync>> {
-        // It appends.
+        // h2load appends to the file.
         if self.log.exists() {
             fs::remove_file(&self.log)?;
         }
         let before = cpu_time()?;
-        let said = Command::new("h2load")
+        let output = Command::new("h2load")
             .arg(format!("--clients={CONNECTIONS}"))
             .arg(format!("--max-concurrent-streams={IN_FLIGHT}"))
             .arg(format!("--duration={SECONDS}"))
             .args(["--header=content-type: application/grpc", "--header=te: trailers"])
-            .arg(format!("--data={}", self.question.display()))
+            .arg(format!("--data={}", self.request.display()))
             .arg(format!("--log-file={}", self.log.display()))
             .arg(format!("http://{server}{LIST}"))
             .output()
-            .map_err(|error| format!("h2load of Debian's nghttp2-client is needed: {error}"))?;
+            .map_err(|error| format!("cannot run h2load (Debian: nghttp2-client): {error}"))?;
         let cpu = cpu_time()?.saturating_sub(before);
-        let said = String::from_utf8(said.stdout)?;
+        let output = String::from_utf8(output.stdout)?;
         let mut latencies = Vec::new();
         for line in fs::read_to_string(&self.log)?.lines() {
             let mut columns = line.split('\t').skip(1);
             let (Some("200"), Some(micros)) = (columns.next(), columns.next()) else {
-                return Err(format!("not answered: {line}").into());
+                return Err(
+                    format!("expected status 200 and a latency in the log, found: {line}").into()
+                );
             };
             latencies.push(Duration::from_micros(micros.parse()?));
         }
-        self.check(&said, latencies.len())?;
+        self.check(&output, latencies.len())?;
         latencies.sort_unstable();
         let answers = u32::try_from(latencies.len())?;
         Ok(Round {
@@ -85,26 +88,32 @@ impl Load {
         })
     }
 
-    /// An error would have status 200 and no message: the bytes tell that all were answers, but for
-    /// those that were under way at the end.
-    fn check(&self, said: &str, answers: usize) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let data = said.lines().find(|line| line.starts_with("traffic:"));
+    /// Checks that all responses were answers. A gRPC error has status 200, too, but no message, so
+    /// the number of bytes tells. Some more bytes may belong to requests that ran at the end.
+    fn check(&self, output: &str, answers: usize) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let data = output.lines().find(|line| line.starts_with("traffic:"));
         let data = data.and_then(|line| line.rsplit_once('(')?.1.split_once(')')?.0.parse().ok());
-        let bytes: usize = data.ok_or_else(|| format!("no traffic: {said}"))?;
+        let bytes: usize =
+            data.ok_or_else(|| format!("expected a line about traffic, found: {output}"))?;
         let (least, most) = (answers, answers + CONNECTIONS * IN_FLIGHT);
         let each = self.answer + PREFIX;
         if answers == 0 || bytes < least * each || bytes > most * each {
-            return Err(format!("{bytes} bytes for {answers} answers of {each}: {said}").into());
+            return Err(format!(
+                "expected {answers} answers of {each} bytes, found {bytes} bytes: {output}"
+            )
+            .into());
         }
         Ok(())
     }
 }
 
-/// What this process has used so far, in user and system (proc(5), /proc/self/stat, 14 and 15, in
+/// CPU time of this process so far, user and system (proc(5): fields 14 and 15 of /proc/self/stat, in
 /// ticks of 10 ms).
 fn cpu_time() -> Result<Duration, Box<dyn Error + Send + Sync>> {
     let stat = fs::read_to_string("/proc/self/stat")?;
-    let (_, fields) = stat.rsplit_once(") ").ok_or("the name of the process is not closed")?;
+    let (_, fields) = stat
+        .rsplit_once(") ")
+        .ok_or("expected the process name in parentheses in /proc/self/stat")?;
     let ticks: u64 =
         fields.split(' ').skip(11).take(2).map(|field| field.parse().unwrap_or(0)).sum();
     Ok(Duration::from_millis(10 * ticks))

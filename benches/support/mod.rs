@@ -1,4 +1,4 @@
-//! A gateway in front of a simulated EC2, for the benches that drive a real socket.
+//! A gateway in front of a simulated EC2, for benches over a real socket.
 
 use std::{error::Error, net::SocketAddr, sync::Arc};
 
@@ -10,11 +10,11 @@ use amistore_gateway::{
 };
 use tokio::net::TcpListener;
 
-/// The region of all tasks.
+/// The region of the gateway and of all tasks.
 pub(crate) const REGION: &str = "us-east-1";
 
-/// Serves both on free ports of the loopback until the process ends: EC2, its endpoint, and where
-/// the gateway listens.
+/// Serves a gateway and its EC2 on free loopback ports until the process ends. Returns the simulator,
+/// its endpoint, and the address of the gateway.
 pub(crate) async fn start(
     simulator: Simulator,
     gateway: server::Settings,
