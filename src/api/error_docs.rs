@@ -43,7 +43,7 @@ const GATEWAY_PART: &str = "
 #[must_use]
 pub fn errors_markdown(codes: impl Fn(ErrorKind) -> Vec<&'static str>) -> String {
     let mut text = String::from(INTRODUCTION);
-    for kind in ErrorKind::ALL {
+    for &kind in ErrorKind::ALL {
         let codes = codes_cell(kind, &codes(kind));
         push_row(&mut text, kind.as_str(), &codes, status_code(kind), retry_delay(kind));
     }

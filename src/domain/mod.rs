@@ -1,21 +1,24 @@
-//! The words that every room speaks: scopes, images, tasks, filters, and the question that is put
-//! to EC2 with its answer and its errors. Imported by all rooms, imports none of them.
+//! The types that all modules share: scopes, images, tasks, filters, EC2's limits, and one call to
+//! EC2 with its response and its errors. All modules import this one, and it imports none of them.
 
 mod bound_log;
+mod error;
 mod filter;
 mod image;
+mod limits;
 mod name;
 mod task;
 mod time;
 mod upstream;
 
 pub use bound_log::BoundLog;
+pub use error::{ErrorKind, UpstreamError};
 pub use filter::{ListingFilter, TaskFilter, TaskStateKind};
 pub use image::ImageId;
+pub use limits::{MAX_FILTER_VALUES, MAX_IMAGES_PER_CALL, MAX_TASKS_PER_CALL, TASK_LISTED_FOR};
 pub use name::{AccountName, BucketName, NameError, Region, Scope};
 pub use task::{StoreImageTask, TaskKey, TaskState};
 pub use time::{CallTime, wall_clock};
 pub use upstream::{
-    Answer, DescribeRequest, DescribeResponse, DescribeTarget, ErrorKind, MAX_IMAGES_PER_CALL,
-    MAX_TASKS_PER_CALL, MakeUpstream, NextToken, Upstream, UpstreamError,
+    Answer, DescribeRequest, DescribeResponse, DescribeTarget, MakeUpstream, NextToken, Upstream,
 };
