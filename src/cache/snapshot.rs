@@ -15,11 +15,8 @@ use imbl::OrdMap;
 use super::{coverage::Position, listing::Listing, tasks::Tasks};
 use crate::domain::{
     Answer, CallTime, DescribeTarget, ImageId, ListingFilter, NextToken, StoreImageTask,
-    TaskFilter, TaskKey,
+    TASK_LISTED_FOR, TaskFilter, TaskKey,
 };
-
-/// How long EC2 lists a task (API reference: "tasks of the last 31 days").
-pub(super) const LISTED_FOR: Duration = Duration::from_hours(744);
 
 /// How long an unfinished task may be missing from answers that should have it, before it counts
 /// as gone. EC2 is eventually consistent, so that one answer without it means nothing; and when
@@ -440,7 +437,10 @@ impl Snapshot {
     /// Drops what EC2 does not list any more: by age, or missing for too long.
     fn drop_old(&mut self, now: CallTime) {
         while let Some(oldest) = self.tasks.oldest().cloned()
-            && now.wall.duration_since(oldest.key.start_time.0).is_ok_and(|age| age > LISTED_FOR)
+            && now
+                .wall
+                .duration_since(oldest.key.start_time.0)
+                .is_ok_and(|age| age > TASK_LISTED_FOR)
         {
             self.remove(&oldest.key);
         }
