@@ -1,22 +1,27 @@
-//! Which tasks a question is about.
+//! Filters: the tasks that a query selects, and the listings that EC2 can filter.
 
 use std::collections::BTreeSet;
 
-use super::{BucketName, ImageId, StoreImageTask, TaskState};
+use super::{
+    image::ImageId,
+    limits::MAX_FILTER_VALUES,
+    name::BucketName,
+    task::{StoreImageTask, TaskState},
+};
 
-/// A state that a question can name.
+/// A task state that a filter can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TaskStateKind {
-    /// Queued or running.
+    /// The task is queued or running.
     InProgress,
-    /// Terminal: stored.
+    /// The task has stored the image. Terminal.
     Completed,
-    /// Terminal: failed.
+    /// The task has failed. Terminal.
     Failed,
 }
 
 impl TaskStateKind {
-    /// EC2's word for it.
+    /// EC2's word for the state.
     #[must_use]
     pub fn as_ec2(self) -> &'static str {
         match self {
@@ -26,42 +31,45 @@ impl TaskStateKind {
         }
     }
 
-    fn is(self, state: &TaskState) -> bool {
-        matches!(
-            (self, state),
-            (Self::InProgress, TaskState::InProgress)
-                | (Self::Completed, TaskState::Completed)
-                | (Self::Failed, TaskState::Failed)
-        )
+    /// The kind of a task's state. None for a state that no filter can name.
+    fn of(state: &TaskState) -> Option<Self> {
+        match state {
+            TaskState::InProgress => Some(Self::InProgress),
+            TaskState::Completed => Some(Self::Completed),
+            TaskState::Failed => Some(Self::Failed),
+            TaskState::Other(_) => None,
+        }
     }
 }
 
-/// A task passes when each non-empty set has its value. Sets: order and duplicates mean nothing.
+/// The tasks that a query selects. A task matches if each non-empty set contains its value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TaskFilter {
-    /// Any of these images; empty is any image.
+    /// The images to match. Empty matches any image.
     pub images: BTreeSet<ImageId>,
-    /// Any of these states; empty is any state.
+    /// The states to match. Empty matches any state.
     pub states: BTreeSet<TaskStateKind>,
-    /// Any of these buckets; empty is any bucket.
+    /// The buckets to match. Empty matches any bucket.
     pub buckets: BTreeSet<BucketName>,
 }
 
 impl TaskFilter {
-    /// Whether the task passes.
+    /// Whether the task matches.
     #[must_use]
     pub fn matches(&self, task: &StoreImageTask) -> bool {
-        self.could_match(task) && any_state(&self.states, task)
+        self.could_match(task) && state_matches(&self.states, task)
     }
 
-    /// Whether the task passes in some state: what it would take to change the answer.
+    /// Whether the task matches in at least one state, so that a change of state can change the
+    /// result of the query.
     #[must_use]
     pub fn could_match(&self, task: &StoreImageTask) -> bool {
         (self.images.is_empty() || self.images.contains(&task.key.image_id))
-            && any_bucket(&self.buckets, task)
+            && bucket_matches(&self.buckets, task)
     }
 
-    /// The listing that EC2 can give of it, which has all tasks that pass and may have others.
+    /// The narrowest listing of EC2's that has all matching tasks. It may have others too, since
+    /// EC2 cannot filter a listing by image.
     #[must_use]
     pub fn listing(&self) -> ListingFilter {
         let fits = self.states.len() + self.buckets.len() <= MAX_FILTER_VALUES;
@@ -72,49 +80,52 @@ impl TaskFilter {
     }
 }
 
-fn any_state(states: &BTreeSet<TaskStateKind>, task: &StoreImageTask) -> bool {
-    states.is_empty() || states.iter().any(|state| state.is(&task.state))
-}
-
-fn any_bucket(buckets: &BTreeSet<BucketName>, task: &StoreImageTask) -> bool {
-    buckets.is_empty() || buckets.iter().any(|bucket| bucket.as_str() == &*task.key.bucket)
-}
-
-/// Most values of all filters of one call together (EC2 API reference, "Filtering": "up to 200
-/// filter values in a single request").
-const MAX_FILTER_VALUES: usize = 200;
-
-/// What EC2 can filter a listing by. Empty: the listing of everything.
+/// A filter that EC2 can apply to a listing. An empty one is the listing of all tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListingFilter {
-    /// Any of these states; empty is any state.
+    /// The states to match. Empty matches any state.
     pub states: BTreeSet<TaskStateKind>,
-    /// Any of these buckets; empty is any bucket.
+    /// The buckets to match. Empty matches any bucket.
     pub buckets: BTreeSet<BucketName>,
 }
 
 impl ListingFilter {
-    /// The unfinished tasks.
+    /// The filter for tasks that are in progress.
     #[must_use]
     pub fn in_progress() -> Self {
         Self { states: [TaskStateKind::InProgress].into(), ..Self::default() }
     }
 
-    /// Whether it lets everything pass.
+    /// Whether every task matches.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.states.is_empty() && self.buckets.is_empty()
     }
 
-    /// Whether a task that passes will pass for ever. Its state changes; its bucket does not.
+    /// Whether a task that matches now matches forever. A task's state changes, its bucket does
+    /// not.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         self.states.is_empty()
     }
 
-    /// Whether the task passes.
+    /// Whether the task matches.
     #[must_use]
     pub fn matches(&self, task: &StoreImageTask) -> bool {
-        any_state(&self.states, task) && any_bucket(&self.buckets, task)
+        state_matches(&self.states, task) && bucket_matches(&self.buckets, task)
     }
+}
+
+fn state_matches(states: &BTreeSet<TaskStateKind>, task: &StoreImageTask) -> bool {
+    if states.is_empty() {
+        return true;
+    }
+    match TaskStateKind::of(&task.state) {
+        Some(kind) => states.contains(&kind),
+        None => false,
+    }
+}
+
+fn bucket_matches(buckets: &BTreeSet<BucketName>, task: &StoreImageTask) -> bool {
+    buckets.is_empty() || buckets.contains(&*task.key.bucket)
 }

@@ -1,43 +1,48 @@
-//! The ID of an AMI.
+//! The ID of an AMI, as a number.
 
 use std::{fmt, str::FromStr};
 
-use super::NameError;
+use super::name::NameError;
 
-/// An AMI ID: `ami-` and 8 to 17 lower-case hexadecimal digits. EC2's own have 8 or 17
-/// (user guide, "Resource IDs"); what lies between is left to EC2-compatible endpoints.
+/// An AMI ID: `ami-` and 8 to 17 lower-case hexadecimal digits. EC2's own IDs have 8 or 17 digits
+/// (user guide, "Resource IDs"); EC2-compatible endpoints may use other lengths.
 ///
-/// A number, since there are as many of them as tasks: four bits a digit from the left, and the
-/// count of digits in the last ones. It sorts as its text does.
+/// The ID is stored as a number, because the cache holds one for each task. Each digit takes four
+/// bits, from the most significant bits down; the lowest byte holds the number of digits. The
+/// numbers sort as their texts do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ImageId(u128);
 
 const PREFIX: &str = "ami-";
-const FEWEST: usize = 8;
-const MOST: usize = 17;
-const COUNT: u128 = 0xff;
+const MIN_DIGITS: usize = 8;
+const MAX_DIGITS: usize = 17;
+const COUNT_MASK: u128 = 0xff;
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// Where a digit stands.
+/// How far the digit at this place, counted from the left, is shifted in the number.
 fn shift(place: usize) -> usize {
     124 - 4 * place
 }
 
 impl ImageId {
-    /// Checks and takes over a text.
+    /// Checks a text and makes it an image ID.
     ///
     /// # Errors
-    /// When it does not have this form.
+    /// If the text does not have the form of an AMI ID.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        text.strip_prefix(PREFIX).and_then(Self::of_digits).ok_or_else(|| {
-            NameError::new(
-                text,
-                "an AMI ID: \"ami-\" and 8 to 17 lower-case hexadecimal digits, such as \"ami-0123456789abcdef0\"",
-            )
-        })
+        if let Some(digits) = text.strip_prefix(PREFIX)
+            && let Some(image_id) = Self::of_digits(digits)
+        {
+            return Ok(image_id);
+        }
+        Err(NameError::new(
+            text,
+            "an AMI ID: \"ami-\" and 8 to 17 lower-case hexadecimal digits, such as \"ami-0123456789abcdef0\"",
+        ))
     }
 
     fn of_digits(digits: &str) -> Option<Self> {
-        if !(FEWEST..=MOST).contains(&digits.len()) {
+        if !(MIN_DIGITS..=MAX_DIGITS).contains(&digits.len()) {
             return None;
         }
         let mut packed = digits.len() as u128;
@@ -55,15 +60,14 @@ impl ImageId {
 
 impl fmt::Display for ImageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // By hand: what makes numbers into text does so digit by digit, several times slower.
-        let count = usize::try_from(self.0 & COUNT).unwrap_or(MOST).min(MOST);
-        let mut digits = [0; MOST];
+        // Not by format!: it writes a number digit by digit, which is several times slower.
+        let mut digits = [0; MAX_DIGITS];
         for (place, digit) in digits.iter_mut().enumerate() {
-            *digit =
-                b"0123456789abcdef"[usize::try_from(self.0 >> shift(place) & 0xf).unwrap_or(0)];
+            *digit = HEX_DIGITS[(self.0 >> shift(place) & 0xf) as usize];
         }
+        let count = (self.0 & COUNT_MASK) as usize;
         f.write_str(PREFIX)?;
-        f.write_str(std::str::from_utf8(&digits[..count]).unwrap_or_default())
+        f.write_str(str::from_utf8(&digits[..count]).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -88,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_image_id() {
+    fn texts_of_another_form_are_refused() {
         for bad in [
             "",
             "ami-",
@@ -104,14 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_what_would_be_right_and_stays_short() {
+    fn an_error_says_what_was_expected_and_stays_short() {
         let error = ImageId::parse(&"x".repeat(10_000)).expect_err("bad").to_string();
         assert!(error.contains("ami-0123456789abcdef0") && error.len() < 250, "{error}");
     }
 
     proptest! {
         #[test]
-        fn it_says_what_it_was_made_of(text in "ami-[0-9a-f]{8,17}") {
+        fn it_is_written_as_it_was_read(text in "ami-[0-9a-f]{8,17}") {
             prop_assert_eq!(ImageId::parse(&text).expect("valid").to_string(), text);
         }
 

@@ -1,8 +1,8 @@
-//! Names, parsed at the edge into types that cannot be wrong.
+//! Names of accounts, regions and buckets. Each type can only hold a valid name.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Borrow, fmt, sync::Arc};
 
-/// Why a text is not the name that it should be: what is allowed, never what was given twice.
+/// A text that is not a valid name: the text, and the form that was expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{given:?} is not {expected}")]
 pub struct NameError {
@@ -12,36 +12,41 @@ pub struct NameError {
 
 impl NameError {
     pub(super) fn new(given: &str, expected: &'static str) -> Self {
-        // What a stranger sent is quoted, but not at any length.
+        // The text comes from a caller, so the error quotes at most 64 characters of it.
         let given = given.chars().take(64).collect();
         Self { given, expected }
     }
 }
 
-/// A text whose clones share one allocation, and which a parser has checked.
+/// Defines a type for a checked name. Its clones share one allocation.
 macro_rules! name {
-    ($(#[$meta:meta])* $name:ident, $expected:literal, $check:expr) => {
+    ($(#[$meta:meta])* $name:ident, $expected:literal, $check:path) => {
         $(#[$meta])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks and takes over a text.
+            /// Checks a text and makes it a name.
             ///
             /// # Errors
-            /// When the text does not have the form that the type stands for.
+            /// If the text does not have the form of such a name.
             pub fn parse(text: &str) -> Result<Self, NameError> {
-                let check: fn(&str) -> bool = $check;
-                if check(text) {
+                if $check(text) {
                     Ok(Self(text.into()))
                 } else {
                     Err(NameError::new(text, $expected))
                 }
             }
 
-            /// The text.
+            /// The name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
                 &self.0
             }
         }
@@ -69,44 +74,69 @@ macro_rules! name {
 }
 
 name!(
-    /// An S3 bucket's exact name, 3 to 255 characters: today's rules, and those of old buckets in
-    /// us-east-1 (S3 user guide, "General purpose buckets naming rules"). The form leaves no room
-    /// for the wildcards that EC2 would obey in a filter.
+    /// An S3 bucket's exact name, 3 to 255 characters.
+    ///
+    /// The form covers today's names and those of old buckets in us-east-1 (S3 user guide,
+    /// "General purpose buckets naming rules"). It excludes the wildcards that EC2 would expand in
+    /// a filter.
     BucketName,
     "a bucket name: 3 to 255 letters, digits, \".\", \"-\" and \"_\"",
-    |text| (3..=255).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+    is_bucket_name
 );
 
 name!(
     /// The gateway's name for an AWS account.
     AccountName,
     "an account name: 1 to 64 lower-case letters, digits and \"-\"",
-    |text| (1..=64).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    is_account_name
 );
 
 name!(
-    /// An AWS region by its form: words of lower-case letters and a number, such as `us-east-1`
-    /// or `us-gov-west-1`. A region's name becomes part of a host name, so nothing else may pass.
+    /// An AWS region's name: words of lower-case letters and a number, such as `us-east-1` or
+    /// `us-gov-west-1`.
+    ///
+    /// The name becomes part of a host name, so no other form is accepted.
     Region,
     "a region: lower-case words and a number joined by \"-\", such as \"us-east-1\"",
-    |text| {
-        let mut parts = text.split('-');
-        let number = parts.next_back().unwrap_or_default();
-        let words: Vec<_> = parts.collect();
-        text.len() <= 32
-            && (1..=2).contains(&number.len())
-            && number.bytes().all(|b| b.is_ascii_digit())
-            && (2..=4).contains(&words.len())
-            && words.iter().all(|word| {
-                !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase())
-            })
-    }
+    is_region
 );
 
+fn is_bucket_name(text: &str) -> bool {
+    (3..=255).contains(&text.len()) && text.bytes().all(is_bucket_byte)
+}
+
+fn is_bucket_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')
+}
+
+fn is_account_name(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(is_account_byte)
+}
+
+fn is_account_byte(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'
+}
+
+fn is_region(text: &str) -> bool {
+    if text.len() > 32 {
+        return false;
+    }
+    let parts: Vec<&str> = text.split('-').collect();
+    let Some((number, words)) = parts.split_last() else {
+        return false;
+    };
+    for word in words {
+        if word.is_empty() || !word.bytes().all(|byte| byte.is_ascii_lowercase()) {
+            return false;
+        }
+    }
+    (2..=4).contains(&words.len())
+        && (1..=2).contains(&number.len())
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 impl AccountName {
-    /// The account that an empty name stands for.
+    /// The name of the account that an empty name stands for.
     pub const DEFAULT: &'static str = "default";
 }
 
@@ -116,7 +146,7 @@ impl Default for AccountName {
     }
 }
 
-/// Where EC2 counts: quotas, tasks and knowledge are per account and region.
+/// An account and a region. EC2 keeps quotas and tasks per scope, and so does the cache.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scope {
     /// The account.

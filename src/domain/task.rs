@@ -1,27 +1,29 @@
-//! A store-image task as EC2 tells of it, and its place in the order of all tasks.
+//! A store-image task, its state, and its key: identity and sort order in one.
 
 use std::{cmp::Reverse, sync::Arc, time::SystemTime};
 
-use super::ImageId;
+use super::image::ImageId;
 
-/// One task, as of some EC2 call.
+/// One task, as one EC2 call described it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreImageTask {
-    /// What it is known by and sorted by.
+    /// The identity and sort order of the task.
     pub key: TaskKey,
     /// The key of the S3 object, `<image ID>.bin`.
     pub object_key: Arc<str>,
-    /// Where it stands.
+    /// The state of the task.
     pub state: TaskState,
-    /// Percent, 0 to 100.
+    /// The progress in percent, 0 to 100.
     pub progress: u8,
-    /// Why it failed, in EC2's words.
+    /// Why the task failed, in EC2's words.
     pub failure_reason: Option<Arc<str>>,
 }
 
 impl StoreImageTask {
-    /// The news of this task, unless they are older than what is known: EC2's replicas lag, so an
-    /// answer may be older than the one before it, and a task never goes back.
+    /// The newer version of this task, or None if `news` is the same or older.
+    ///
+    /// EC2's replicas lag, so an answer may be older than the one before it. A task never goes
+    /// back: from a terminal state to another state, or to a lower progress.
     #[must_use]
     pub fn advance(&self, news: Self) -> Option<Self> {
         let goes_back = self.state.is_terminal()
@@ -30,29 +32,31 @@ impl StoreImageTask {
     }
 }
 
-/// Identity and sort order in one: newest first, then image ID, then bucket.
+/// The identity of a task, which is also its sort order: newest first, then image ID, then bucket.
 ///
-/// EC2 gives tasks no ID; this is what the answers of `DescribeStoreImageTasks` tell apart.
+/// EC2 gives tasks no ID. These three fields distinguish the tasks in EC2's answers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskKey {
-    /// The start time; a later one sorts first.
+    /// The start time. A later one sorts first.
     pub start_time: Reverse<SystemTime>,
     /// The image.
     pub image_id: ImageId,
-    /// The bucket, as EC2 names it: not a `BucketName`, since EC2 need not keep to our bounds.
+    /// The bucket, as EC2 names it. Not a `BucketName`, since EC2 may use names that our rules
+    /// exclude.
     pub bucket: Arc<str>,
 }
 
 /// The state of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskState {
-    /// Queued or running.
+    /// The task is queued or running.
     InProgress,
-    /// The object is in the bucket; nothing changes any more.
+    /// The object is in the bucket. Terminal.
     Completed,
-    /// It failed; nothing changes any more.
+    /// The task has failed. Terminal.
     Failed,
-    /// A word that EC2 invented later. Taken as not terminal, so that it is asked for again.
+    /// A word of EC2's that this version does not know. It counts as not terminal, so that the
+    /// task is refreshed.
     Other(Arc<str>),
 }
 
@@ -68,7 +72,7 @@ impl TaskState {
         }
     }
 
-    /// EC2's word for it.
+    /// EC2's word for the state.
     #[must_use]
     pub fn as_ec2(&self) -> &str {
         match self {
@@ -79,7 +83,7 @@ impl TaskState {
         }
     }
 
-    /// Whether the task will never change again.
+    /// Whether the state never changes again.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         matches!(self, Self::Completed | Self::Failed)

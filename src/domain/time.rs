@@ -1,21 +1,23 @@
-//! The one clock: tokio's, so that a paused clock holds for everything that has a time.
+//! The one clock of the gateway. It is tokio's, so that a test that pauses tokio's clock pauses
+//! every time that the gateway sees.
 
 use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-/// When an EC2 call started: on the monotonic clock, which decides about freshness, and on the
-/// wall clock, which is what callers are told.
+/// The time at which an EC2 call started, on the monotonic clock and on the wall clock.
+///
+/// Comparisons use the monotonic clock alone.
 #[derive(Clone, Copy, Debug)]
 pub struct CallTime {
-    /// Decides about freshness; never jumps.
+    /// The time on the monotonic clock. It decides about freshness, since it never jumps.
     pub instant: Instant,
-    /// The same moment as callers and EC2 write it.
+    /// The same moment on the wall clock. Answers carry this time.
     pub wall: SystemTime,
 }
 
 impl CallTime {
-    /// This moment.
+    /// The current time.
     #[must_use]
     pub fn now() -> Self {
         let instant = Instant::now();
@@ -43,16 +45,18 @@ impl Ord for CallTime {
     }
 }
 
-/// The wall clock at this moment.
+/// The current time of the wall clock.
 #[must_use]
 pub fn wall_clock() -> SystemTime {
     wall_at(Instant::now())
 }
 
-/// The wall clock at a moment of tokio's clock. Tokio's clock is the system's plus what a test
-/// advanced it by, and that difference is what the wall clock is moved by too. It is zero in
-/// production, where this is `SystemTime::now()`, steps of NTP included.
-#[expect(clippy::disallowed_methods, reason = "the one place that may")]
+/// The wall clock's time at a moment of tokio's clock.
+///
+/// Tokio's clock is the system's monotonic clock plus the time by which a test has advanced it.
+/// The wall clock moves by the same difference. In production the difference is zero and this is
+/// `SystemTime::now()`, including NTP's steps.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clocks")]
 fn wall_at(instant: Instant) -> SystemTime {
     let system = std::time::Instant::now();
     let instant = instant.into_std();
