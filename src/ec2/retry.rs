@@ -1,5 +1,5 @@
-//! Tries again what is transient: with full jitter, and with a budget of its own, so that an
-//! outage does not double the calls.
+//! The retry policy: transient failures only, with full jitter, and with a budget for retries, so
+//! that an outage does not double the calls.
 
 use std::{
     sync::{
@@ -10,20 +10,20 @@ use std::{
 };
 
 use tokio::time::{Sleep, sleep};
-use tower::retry::{Policy, RetryLayer};
+use tower::retry::{Policy, RetryLayer, budget::Budget};
 
 use crate::domain::{DescribeRequest, DescribeResponse, UpstreamError};
 
-/// How often, and how far apart, is tried again.
+/// How many attempts a call has, and the pauses between them.
 #[derive(Clone, Debug)]
 pub struct RetrySettings {
-    /// Most attempts of one call, the first included.
+    /// The most attempts of one call, including the first.
     pub max_attempts: u32,
-    /// The first pause is between zero and this; each next one may be twice as long.
+    /// The upper bound of the first pause. The bound doubles with each further pause.
     pub base: Duration,
-    /// No pause is longer, also where EC2 asks for it.
+    /// The longest pause, also if EC2 asks for a longer one.
     pub longest: Duration,
-    /// For the jitter; None takes the system's randomness.
+    /// The seed of the jitter. None takes the system's randomness.
     pub seed: Option<u64>,
 }
 
@@ -38,46 +38,68 @@ impl Default for RetrySettings {
     }
 }
 
-/// Ten retries are in store; one is earned back by five calls that succeed.
-const CAPACITY: u32 = 50;
-const RETRY_COSTS: u32 = 5;
-const SUCCESS_EARNS: u32 = 1;
-
 pub(super) fn layer(settings: &RetrySettings) -> RetryLayer<Transient> {
-    RetryLayer::new(Transient {
-        settings: settings.clone(),
-        attempt: 1,
-        rng: settings.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
-        store: Arc::new(AtomicU32::new(CAPACITY)),
-    })
+    let rng = match settings.seed {
+        Some(seed) => fastrand::Rng::with_seed(seed),
+        None => fastrand::Rng::new(),
+    };
+    let budget = Arc::new(RetryBudget::default());
+    RetryLayer::new(Transient { settings: settings.clone(), attempt: 1, rng, budget })
 }
 
-/// The policy. A clone for each call; the store is shared by all calls of a scope.
+/// The retries that a scope may still make: ten at first. Five successful calls earn one more.
+///
+/// Not tower's `TpsBudget`: its deposits expire within a minute, and a scope may make few calls.
+#[derive(Debug)]
+struct RetryBudget(AtomicU32);
+
+const CAPACITY: u32 = 50;
+const RETRY_COST: u32 = 5;
+const SUCCESS_DEPOSIT: u32 = 1;
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self(AtomicU32::new(CAPACITY))
+    }
+}
+
+impl Budget for RetryBudget {
+    fn deposit(&self) {
+        // Never fails: `after_deposit` always has a value.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after_deposit);
+    }
+
+    fn withdraw(&self) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after_withdrawal).is_ok()
+    }
+}
+
+fn after_deposit(balance: u32) -> Option<u32> {
+    Some((balance + SUCCESS_DEPOSIT).min(CAPACITY))
+}
+
+fn after_withdrawal(balance: u32) -> Option<u32> {
+    balance.checked_sub(RETRY_COST)
+}
+
+/// The policy. Each call has a clone; all clones share the scope's retry budget.
 #[derive(Clone, Debug)]
 pub(super) struct Transient {
     settings: RetrySettings,
     attempt: u32,
     rng: fastrand::Rng,
-    store: Arc<AtomicU32>,
+    budget: Arc<RetryBudget>,
 }
 
 impl Transient {
-    fn withdraw(&self) -> bool {
-        let take = |stored: u32| stored.checked_sub(RETRY_COSTS);
-        self.store.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
-    }
-
-    fn deposit(&self) {
-        let earn = |stored: u32| Some((stored + SUCCESS_EARNS).min(CAPACITY));
-        let _ = self.store.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earn);
-    }
-
-    /// Full jitter: anything between nothing and the bound, so that callers spread out
-    /// (AWS Architecture Blog, "Exponential Backoff And Jitter").
-    fn pause(&mut self, asked: Option<Duration>) -> Duration {
+    /// The pause before the next attempt, at least the one that EC2 asked for.
+    ///
+    /// Full jitter draws it between zero and the bound, so that callers spread out (AWS
+    /// Architecture Blog, "Exponential Backoff And Jitter").
+    fn pause(&mut self, retry_after: Option<Duration>) -> Duration {
         let bound = self.settings.base * 2_u32.saturating_pow(self.attempt - 1);
         let jittered = bound.min(self.settings.longest).mul_f64(self.rng.f64());
-        jittered.max(asked.unwrap_or_default()).min(self.settings.longest)
+        jittered.max(retry_after.unwrap_or_default()).min(self.settings.longest)
     }
 }
 
@@ -90,12 +112,12 @@ impl Policy<DescribeRequest, DescribeResponse, UpstreamError> for Transient {
         result: &mut Result<DescribeResponse, UpstreamError>,
     ) -> Option<Sleep> {
         let Err(error) = result else {
-            self.deposit();
+            self.budget.deposit();
             return None;
         };
         if !error.kind.is_transient()
             || self.attempt >= self.settings.max_attempts
-            || !self.withdraw()
+            || !self.budget.withdraw()
         {
             return None;
         }
@@ -106,5 +128,37 @@ impl Policy<DescribeRequest, DescribeResponse, UpstreamError> for Transient {
 
     fn clone_request(&mut self, request: &DescribeRequest) -> Option<DescribeRequest> {
         Some(request.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_retries_are_in_store_and_five_successes_earn_one_more() {
+        let budget = RetryBudget::default();
+        for _ in 0..10 {
+            assert!(budget.withdraw());
+        }
+        assert!(!budget.withdraw());
+        for _ in 0..4 {
+            budget.deposit();
+            assert!(!budget.withdraw());
+        }
+        budget.deposit();
+        assert!(budget.withdraw());
+    }
+
+    #[test]
+    fn the_budget_never_exceeds_ten_retries() {
+        let budget = RetryBudget::default();
+        for _ in 0..100 {
+            budget.deposit();
+        }
+        for _ in 0..10 {
+            assert!(budget.withdraw());
+        }
+        assert!(!budget.withdraw());
     }
 }
