@@ -300,6 +300,7 @@ fn answered_as_dry_run() -> UpstreamError {
         kind: ErrorKind::MalformedAnswer,
         code: "UnexpectedDryRun".into(),
         message: "EC2 answered as if to a dry run".into(),
+        cause: None,
         request_id: None,
         retry_after: None,
     }

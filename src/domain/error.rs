@@ -99,6 +99,9 @@ pub struct UpstreamError {
     pub code: Arc<str>,
     /// A description of the failure, without secrets.
     pub message: Arc<str>,
+    /// The host and the causes of a failed connection or an unreadable answer, joined by ": ",
+    /// without secrets. None if EC2 answered with an error.
+    pub cause: Option<Arc<str>>,
     /// EC2's request ID. None if EC2 did not answer.
     pub request_id: Option<Arc<str>>,
     /// How long EC2 asks the caller to wait.

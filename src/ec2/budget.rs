@@ -223,6 +223,7 @@ mod tests {
             kind: ErrorKind::Throttled,
             code: "RequestLimitExceeded".into(),
             message: "too many".into(),
+            cause: None,
             request_id: None,
             retry_after: None,
         }

@@ -1,8 +1,7 @@
-//! One scope's `DescribeStoreImageTasks`, in the words of the domain.
+//! The innermost service: one `DescribeStoreImageTasks` call by the SDK, in the domain's types.
 
 use std::{
     cmp::Reverse,
-    sync::Arc,
     task::{Context, Poll},
     time::SystemTime,
 };
@@ -15,26 +14,29 @@ use aws_sdk_ec2::{
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tower::Service;
 
-use super::{error, response_integrity::ResponseIntegrity};
+use super::{endpoint::EndpointHost, error, response_integrity::ResponseIntegrity};
 use crate::domain::{
     Answer, DescribeRequest, DescribeResponse, DescribeTarget, ImageId, ListingFilter,
     MAX_TASKS_PER_CALL, NextToken, Region, StoreImageTask, TaskKey, TaskState, UpstreamError,
 };
 
-/// Makes calls in one region with one account's credentials.
+/// A client for one region with one account's credentials.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     ec2: aws_sdk_ec2::Client,
+    host: EndpointHost,
 }
 
 impl Client {
     pub(super) fn new(config: &SdkConfig, region: &Region) -> Self {
         let region = aws_config::Region::new(region.as_str().to_owned());
+        let host = EndpointHost::default();
         let config = aws_sdk_ec2::config::Builder::from(config)
             .region(region)
             .interceptor(ResponseIntegrity)
+            .interceptor(host.clone())
             .build();
-        Self { ec2: aws_sdk_ec2::Client::from_conf(config) }
+        Self { ec2: aws_sdk_ec2::Client::from_conf(config), host }
     }
 }
 
@@ -60,64 +62,81 @@ impl Service<DescribeRequest> for Client {
                 call.set_image_ids(Some(images.iter().map(ToString::to_string).collect()))
             }
         };
-        let call = call.set_dry_run(dry_run.then_some(true));
+        let call = if dry_run { call.dry_run(true) } else { call };
+        let host = self.host.clone();
         async move {
             match call.send().await {
                 Ok(output) => Ok(DescribeResponse::Tasks(answer(output))),
-                Err(failed) => error::classify(&failed),
+                Err(failed) => error::classify(&failed, host.get()),
             }
         }
         .boxed()
     }
 }
 
-/// By the names of the API reference. None where EC2 is to list everything.
+/// The filters by their names in the API reference. None if EC2 is to list all tasks.
 fn filters(filter: &ListingFilter) -> Option<Vec<Filter>> {
     let ListingFilter { states, buckets } = filter;
     let states: Vec<_> = states.iter().map(|state| state.as_ec2().to_owned()).collect();
     let buckets: Vec<_> = buckets.iter().map(ToString::to_string).collect();
-    let filters: Vec<_> = [("task-state", states), ("bucket", buckets)]
-        .into_iter()
-        .filter(|(_, values)| !values.is_empty())
-        .map(|(name, values)| Filter::builder().name(name).set_values(Some(values)).build())
-        .collect();
-    (!filters.is_empty()).then_some(filters)
+    let mut filters = Vec::new();
+    for (name, values) in [("task-state", states), ("bucket", buckets)] {
+        if !values.is_empty() {
+            filters.push(Filter::builder().name(name).set_values(Some(values)).build());
+        }
+    }
+    if filters.is_empty() { None } else { Some(filters) }
 }
 
 fn answer(output: DescribeStoreImageTasksOutput) -> Answer {
-    let next = output.next_token.filter(|token| !token.is_empty());
-    let tasks = output.store_image_task_results.unwrap_or_default();
-    Answer {
-        tasks: tasks.into_iter().filter_map(task).collect(),
-        next: next.map(|token| NextToken(token.into())),
+    let next = match output.next_token {
+        Some(token) if !token.is_empty() => Some(NextToken(token.into())),
+        _ => None,
+    };
+    let results = output.store_image_task_results.unwrap_or_default();
+    let mut tasks = Vec::with_capacity(results.len());
+    for result in results {
+        let Some(key) = key(&result) else {
+            tracing::warn!(
+                ?result,
+                "EC2 answered a task without a usable image, start time or bucket; it is left out"
+            );
+            continue;
+        };
+        tasks.push(task(key, result));
+    }
+    Answer { tasks, next }
+}
+
+/// The identity of a task. None if EC2 leaves a part of it out.
+fn key(result: &StoreImageTaskResult) -> Option<TaskKey> {
+    Some(TaskKey {
+        start_time: Reverse(SystemTime::try_from(*result.task_start_time()?).ok()?),
+        image_id: ImageId::parse(result.ami_id()?).ok()?,
+        bucket: result.bucket()?.into(),
+    })
+}
+
+fn task(key: TaskKey, result: StoreImageTaskResult) -> StoreImageTask {
+    let object_key = match result.s3object_key {
+        Some(object_key) => object_key,
+        None => format!("{}.bin", key.image_id),
+    };
+    let failure_reason = match result.store_task_failure_reason {
+        Some(reason) if !reason.is_empty() => Some(reason.into()),
+        _ => None,
+    };
+    StoreImageTask {
+        key,
+        object_key: object_key.into(),
+        state: TaskState::from_ec2(result.store_task_state.as_deref().unwrap_or_default()),
+        progress: percent(result.progress_percentage),
+        failure_reason,
     }
 }
 
-/// A task without an image, a start or a bucket has no identity, and nothing could be said of it.
-fn task(result: StoreImageTaskResult) -> Option<StoreImageTask> {
-    let identified = || {
-        let image_id = ImageId::parse(result.ami_id()?).ok()?;
-        let start_time = SystemTime::try_from(*result.task_start_time()?).ok()?;
-        Some((image_id, Reverse(start_time), Arc::from(result.bucket()?)))
-    };
-    let Some((image_id, start_time, bucket)) = identified() else {
-        tracing::warn!(
-            ?result,
-            "EC2 answered a task without a usable image, start time or bucket; it is left out"
-        );
-        return None;
-    };
-    let progress = result.progress_percentage.unwrap_or(0).clamp(0, 100);
-    Some(StoreImageTask {
-        object_key: result
-            .s3object_key
-            .map_or_else(|| format!("{image_id}.bin").into(), Into::into),
-        key: TaskKey { start_time, image_id, bucket },
-        state: TaskState::from_ec2(result.store_task_state.as_deref().unwrap_or_default()),
-        progress: u8::try_from(progress).unwrap_or(100),
-        failure_reason: result
-            .store_task_failure_reason
-            .filter(|text| !text.is_empty())
-            .map(Into::into),
-    })
+/// EC2's progress, 0 if EC2 gives none.
+fn percent(progress: Option<i32>) -> u8 {
+    let progress = progress.unwrap_or_default().clamp(0, 100);
+    u8::try_from(progress).expect("0 to 100")
 }

@@ -5,8 +5,10 @@
 //! → attempt timeout → client. The SDK's own retries are off: one place retries.
 
 mod budget;
+mod cause;
 mod client;
 mod codes;
+mod endpoint;
 mod error;
 mod response_integrity;
 mod retry;

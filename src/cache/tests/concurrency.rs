@@ -84,7 +84,7 @@ impl Ec2 {
 
 fn refusal(kind: ErrorKind, code: &str) -> UpstreamError {
     let (code, message) = (code.into(), "on purpose".into());
-    UpstreamError { kind, code, message, request_id: None, retry_after: None }
+    UpstreamError { kind, code, message, cause: None, request_id: None, retry_after: None }
 }
 
 fn scope_of(ec2: &Shared, settings: Settings) -> (Cache, Arc<ScopeCache>) {
