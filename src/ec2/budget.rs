@@ -1,11 +1,13 @@
-//! The rate budget: a token bucket per scope, below EC2's own, since other tools draw on that too.
+//! The rate budget: one token bucket per scope, smaller than EC2's, since other tools of the
+//! account spend EC2's tokens too.
 //!
 //! EC2 grants `DescribeStoreImageTasks` a bucket of 50 tokens and 0.5 a second per account and
-//! region (AWS, "Request throttling for the Amazon EC2 API", uncategorized actions). When EC2
-//! throttles all the same, somebody else is busy: the rate is halved, and grows back step by step.
+//! region (AWS, "Request throttling for the Amazon EC2 API", uncategorized actions). If EC2
+//! throttles a call within this budget, another tool has spent the tokens. The rate is then halved,
+//! and it grows back with each call that succeeds.
 //!
-//! governor would be the library for a fixed rate; it has no rate that changes, and no clock that
-//! a test can pause.
+//! Not governor: its quota is fixed for the life of a limiter, and it waits on a timer of its own
+//! (futures-timer), which tokio's paused clock does not move.
 
 use std::{
     pin::Pin,
@@ -20,12 +22,12 @@ use tower::{Layer, Service};
 
 use crate::domain::{DescribeRequest, ErrorKind, UpstreamError};
 
-/// How many calls a scope may make.
+/// How many attempts a scope may make.
 #[derive(Clone, Copy, Debug)]
 pub struct RateSettings {
-    /// Calls in a burst, at least 1.
+    /// The attempts in a burst, at least 1.
     pub burst: u32,
-    /// Calls a second in the long run.
+    /// The attempts a second in the long run.
     pub per_second: f64,
 }
 
@@ -35,17 +37,18 @@ impl Default for RateSettings {
     }
 }
 
-/// After throttling the rate is never below this share of the configured one.
-const LEAST_SHARE: f64 = 1.0 / 16.0;
-/// Each call that succeeds gives back this share of the configured rate.
+/// The lowest rate after throttling, as a share of the configured rate.
+const MIN_SHARE: f64 = 1.0 / 16.0;
+/// The share of the configured rate that each successful call restores.
 const RECOVERY_SHARE: f64 = 1.0 / 20.0;
 
+/// A scope's tokens and the rate at which they refill.
 #[derive(Debug)]
 struct Bucket {
     settings: RateSettings,
     tokens: f64,
     per_second: f64,
-    counted_at: Instant,
+    refilled_at: Instant,
 }
 
 impl Bucket {
@@ -54,14 +57,14 @@ impl Bucket {
             settings,
             tokens: f64::from(settings.burst),
             per_second: settings.per_second,
-            counted_at: Instant::now(),
+            refilled_at: Instant::now(),
         }
     }
 
-    /// Takes a token, or says how long it takes until there is one.
+    /// Takes a token, or returns how long it takes until there is one.
     fn take(&mut self) -> Result<(), Duration> {
         self.refill();
-        // The clock counts whole nanoseconds: a wait that was computed may end a hair too early.
+        // A computed wait may end slightly early, since the clock counts whole nanoseconds.
         if self.tokens + 1e-6 >= 1.0 {
             self.tokens -= 1.0;
             Ok(())
@@ -76,27 +79,33 @@ impl Bucket {
 
     fn refill(&mut self) {
         let now = Instant::now();
-        let earned = (now - self.counted_at).as_secs_f64() * self.per_second;
+        let earned = (now - self.refilled_at).as_secs_f64() * self.per_second;
         self.tokens = (self.tokens + earned).min(f64::from(self.settings.burst));
-        self.counted_at = now;
+        self.refilled_at = now;
     }
 
-    /// EC2's bucket is empty, whatever ours has.
+    /// Empties the bucket, since EC2's is empty, and halves the rate.
     fn throttled(&mut self) {
         self.refill();
         self.tokens = self.tokens.min(0.0);
-        let least = self.settings.per_second * LEAST_SHARE;
-        self.per_second = (self.per_second / 2.0).max(least);
+        let lowest = self.settings.per_second * MIN_SHARE;
+        self.per_second = (self.per_second / 2.0).max(lowest);
     }
 
+    /// Restores a share of the rate.
     fn succeeded(&mut self) {
         self.refill();
-        let more = self.per_second + self.settings.per_second * RECOVERY_SHARE;
-        self.per_second = more.min(self.settings.per_second);
+        let restored = self.per_second + self.settings.per_second * RECOVERY_SHARE;
+        self.per_second = restored.min(self.settings.per_second);
     }
 }
 
-/// Puts one bucket around the services that it makes.
+/// A bucket stays valid if a holder of its lock panics, so a poisoned lock is taken as it is.
+fn lock(bucket: &Mutex<Bucket>) -> MutexGuard<'_, Bucket> {
+    bucket.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The layer. All services that it makes share one bucket.
 #[derive(Clone, Debug)]
 pub(super) struct RateBudgetLayer(Arc<Mutex<Bucket>>);
 
@@ -114,7 +123,7 @@ impl<S> Layer<S> for RateBudgetLayer {
     }
 }
 
-/// Is ready when it holds a token; each call spends one.
+/// The service. It is ready when it holds a token, and each call spends one.
 #[derive(Debug)]
 pub(super) struct RateBudget<S> {
     inner: S,
@@ -124,31 +133,28 @@ pub(super) struct RateBudget<S> {
 
 #[derive(Debug)]
 enum State {
+    /// The service has no token and waits for none.
     Idle,
+    /// The service waits until the bucket has a token.
     Waiting(Pin<Box<Sleep>>),
+    /// The service holds a token.
     Admitted,
 }
 
 // === impl RateBudget ===
 
-impl<S> RateBudget<S> {
-    fn bucket(&self) -> MutexGuard<'_, Bucket> {
-        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A clone waits for a token of its own.
+/// A clone takes a token of its own.
 impl<S: Clone> Clone for RateBudget<S> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone(), bucket: self.bucket.clone(), state: State::Idle }
     }
 }
 
-/// A token that was not spent goes back.
+/// Returns a token that was not spent.
 impl<S> Drop for RateBudget<S> {
     fn drop(&mut self) {
         if matches!(self.state, State::Admitted) {
-            self.bucket().give_back();
+            lock(&self.bucket).give_back();
         }
     }
 }
@@ -172,7 +178,7 @@ where
                     self.state = State::Idle;
                 }
                 State::Idle => {
-                    let taken = self.bucket().take();
+                    let taken = lock(&self.bucket).take();
                     self.state = match taken {
                         Ok(()) => State::Admitted,
                         Err(wait) => State::Waiting(Box::pin(sleep(wait))),
@@ -185,17 +191,17 @@ where
     fn call(&mut self, request: DescribeRequest) -> Self::Future {
         self.state = State::Idle;
         let bucket = self.bucket.clone();
-        self.inner
-            .call(request)
-            .inspect(move |answer| {
-                let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-                match answer {
-                    Ok(_) => bucket.succeeded(),
-                    Err(error) if error.kind == ErrorKind::Throttled => bucket.throttled(),
-                    Err(_) => {}
-                }
-            })
-            .boxed()
+        let call = self.inner.call(request);
+        async move {
+            let result = call.await;
+            match &result {
+                Ok(_) => lock(&bucket).succeeded(),
+                Err(error) if error.kind == ErrorKind::Throttled => lock(&bucket).throttled(),
+                Err(_) => {}
+            }
+            result
+        }
+        .boxed()
     }
 }
 

@@ -1,14 +1,14 @@
-//! Which kind of failure an EC2 error code is.
+//! Maps EC2's error codes to kinds of failure.
 //!
-//! AWS's own lists of throttling and transient codes are imported; what stands here is what they
-//! lack. Sources: EC2 API reference, "Error codes for the Amazon EC2 API"; "Common errors" of the
-//! AWS query APIs.
+//! AWS's own lists of throttling and transient codes are imported. The table has the codes that
+//! these lists lack. Sources: EC2 API reference, "Error codes for the Amazon EC2 API"; "Common
+//! errors" of the AWS query APIs.
 
 use aws_runtime::retries::classifiers::{THROTTLING_ERRORS, TRANSIENT_ERRORS};
 
 use crate::domain::ErrorKind;
 
-/// The codes that are classed here on purpose, beside AWS's own two lists.
+/// The codes of each kind that AWS's own two lists lack.
 pub const KNOWN_CODES: &[(ErrorKind, &[&str])] = &[
     (
         ErrorKind::InvalidRequest,
@@ -45,8 +45,8 @@ pub const KNOWN_CODES: &[(ErrorKind, &[&str])] = &[
             "InvalidSignatureException",
             "MissingAuthenticationToken",
             "RequestExpired",
-            // Clock skew: the SDK corrects its clock only between the attempts of one of its own
-            // operations, and ours has one, so another attempt would fail alike.
+            // Clock skew. The SDK corrects its clock only between the attempts of one operation.
+            // Our operations have one attempt, so a retry would fail in the same way.
             "RequestInTheFuture",
             "RequestTimeTooSkewed",
             "SignatureDoesNotMatch",
@@ -81,10 +81,19 @@ pub const KNOWN_CODES: &[(ErrorKind, &[&str])] = &[
     ),
 ];
 
-/// The kind of a code that is known; None for the hundreds that belong to other resources.
+/// The kind of a known code. None for the hundreds of codes that belong to other resources.
 #[must_use]
 pub fn kind_of_code(code: &str) -> Option<ErrorKind> {
-    let here = KNOWN_CODES.iter().find(|(_, codes)| codes.contains(&code)).map(|(kind, _)| *kind);
-    here.or_else(|| THROTTLING_ERRORS.contains(&code).then_some(ErrorKind::Throttled))
-        .or_else(|| TRANSIENT_ERRORS.contains(&code).then_some(ErrorKind::Unavailable))
+    for (kind, codes) in KNOWN_CODES {
+        if codes.contains(&code) {
+            return Some(*kind);
+        }
+    }
+    if THROTTLING_ERRORS.contains(&code) {
+        return Some(ErrorKind::Throttled);
+    }
+    if TRANSIENT_ERRORS.contains(&code) {
+        return Some(ErrorKind::Unavailable);
+    }
+    None
 }

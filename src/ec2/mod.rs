@@ -1,8 +1,8 @@
-//! The one room that names `aws_sdk_ec2`: a client per scope behind a tower stack, and the classes
-//! that EC2's errors fall into.
+//! The calls to EC2: one client per scope behind a tower stack, and the kinds of EC2's errors. No
+//! other module uses `aws_sdk_ec2`.
 //!
-//! The stack, outermost first: retry (only what is transient) → rate budget (counted per attempt)
-//! → attempt timeout → client. The SDK's own retries are off: one place retries.
+//! The stack, outermost first: retry (transient failures only) → rate budget (counts attempts) →
+//! attempt timeout → client. The SDK's own retries are off, so that one place retries.
 
 mod budget;
 mod cause;
@@ -12,8 +12,9 @@ mod endpoint;
 mod error;
 mod response_integrity;
 mod retry;
+mod settings;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use aws_config::{
     BehaviorVersion, SdkConfig, retry::RetryConfig,
@@ -27,53 +28,33 @@ use tower::{ServiceBuilder, util::BoxCloneSyncService};
 pub use budget::RateSettings;
 pub use codes::{KNOWN_CODES, kind_of_code};
 pub use retry::RetrySettings;
+pub use settings::Settings;
 
 use crate::domain::{MakeUpstream, Region, Scope, Upstream};
 
-/// The SDK's answer to where EC2 is and who we are, read once at the start.
+/// The configuration of the SDK and of the calls, read once at the start.
 #[derive(Clone, Debug)]
 pub struct Ec2 {
     config: SdkConfig,
     settings: Settings,
 }
 
-/// The discipline towards EC2.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// How long one attempt may take.
-    pub attempt_timeout: Duration,
-    /// How often, and how far apart, is tried again.
-    pub retry: RetrySettings,
-    /// How many calls a scope may make.
-    pub rate: RateSettings,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            attempt_timeout: Duration::from_secs(10),
-            retry: RetrySettings::default(),
-            rate: RateSettings::default(),
-        }
-    }
-}
-
 impl Ec2 {
     /// Reads the SDK's standard configuration: environment, profile files, and the chain of
-    /// credential providers. Credentials themselves are only looked for when a call needs them.
+    /// credential providers. The credentials themselves are read when a call needs them.
     pub async fn from_environment(settings: Settings) -> Self {
         let config = aws_config::defaults(BehaviorVersion::latest())
             .http_client(https())
             .retry_config(RetryConfig::disabled())
-            // The attempt timeout covers a stream that stalls, and one that never began.
+            // The attempt timeout covers stalled streams, also those that never began.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .load()
             .await;
         Self { config, settings }
     }
 
-    /// Asks this endpoint, with credentials that mean nothing: for a simulator. Nothing is read
-    /// from the environment.
+    /// The configuration for a simulator at this endpoint, with made-up credentials. It reads
+    /// nothing from the environment.
     #[must_use]
     pub fn at_endpoint(endpoint: &str, settings: Settings) -> Self {
         let credentials = Credentials::new("simulated", "simulated", None, None, "simulator");
@@ -88,13 +69,13 @@ impl Ec2 {
         Self { config, settings }
     }
 
-    /// The region of the environment or the profile, where it has the form of one.
+    /// The region of the environment or the profile. None if its form is not that of a region.
     #[must_use]
     pub fn default_region(&self) -> Option<Region> {
         Region::parse(self.config.region()?.as_ref()).ok()
     }
 
-    /// Makes the way to each scope's EC2.
+    /// The function that makes a scope's client.
     #[must_use]
     pub fn make_upstream(self) -> MakeUpstream {
         Arc::new(move |scope| self.upstream(scope))
@@ -113,7 +94,7 @@ impl Ec2 {
     }
 }
 
-/// The HTTP client: ring for TLS, which builds with a C compiler alone.
+/// The HTTP client. It uses ring for TLS, which builds with a C compiler alone.
 #[must_use]
 pub fn https() -> SharedHttpClient {
     aws_smithy_http_client::Builder::new()

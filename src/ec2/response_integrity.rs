@@ -1,8 +1,8 @@
-//! Makes sure that an answer is whole.
+//! Checks that each answer is a complete XML document.
 //!
-//! The SDK's XML reader takes a document that breaks off, or is no XML at all, for one that ends
-//! there. An account with 300 tasks would then look like one with a few, or with none, and as if
-//! listed to its end. So each answer is read once more: an XML document from its root to the end.
+//! The SDK's XML reader treats a truncated document, or one that is not XML, as if it ended there.
+//! A truncated listing of 300 tasks would then look like a complete one with a few tasks, or none.
+//! So this check reads each answer again, from the root element to the end of the document.
 
 use aws_sdk_ec2::{
     config::{ConfigBag, Intercept, RuntimeComponents},
@@ -11,15 +11,15 @@ use aws_sdk_ec2::{
 use aws_smithy_runtime_api::client::interceptors::context::AfterDeserializationInterceptorContextRef;
 use quick_xml::{Reader, events::Event};
 
-/// The answer is not a whole XML document of the action.
+/// An answer that is not a complete XML document of the action.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer is not a whole XML document of DescribeStoreImageTasks")]
+#[error("expected a complete XML document of DescribeStoreImageTasks")]
 pub(super) struct IncompleteResponse;
 
-/// The root of an answer (EC2 service model, DescribeStoreImageTasks).
+/// The root element of an answer (EC2 service model, DescribeStoreImageTasks).
 const ROOT: &str = "DescribeStoreImageTasksResponse";
 
-/// The check, as a part of each call.
+/// The interceptor that checks each answer.
 #[derive(Debug)]
 pub(super) struct ResponseIntegrity;
 
@@ -28,7 +28,7 @@ pub(super) struct ResponseIntegrity;
 #[aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint]
 impl Intercept for ResponseIntegrity {
     fn name(&self) -> &'static str {
-        "WholeAnswer"
+        "ResponseIntegrity"
     }
 
     fn read_after_deserialization(
@@ -38,10 +38,14 @@ impl Intercept for ResponseIntegrity {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let response = context.response();
-        // Errors are told apart by their status where their body says nothing.
-        let whole = !response.status().is_success()
-            || response.body().bytes().is_some_and(|body| is_complete(body).unwrap_or(false));
-        if whole { Ok(()) } else { Err(IncompleteResponse.into()) }
+        // An error needs no body: its status says enough.
+        if !response.status().is_success() {
+            return Ok(());
+        }
+        match response.body().bytes().map(is_complete) {
+            Some(Ok(true)) => Ok(()),
+            _ => Err(IncompleteResponse.into()),
+        }
     }
 }
 
@@ -55,7 +59,7 @@ fn is_complete(body: &[u8]) -> Result<bool, quick_xml::Error> {
                 return Ok(false);
             }
             Event::Start(_) => depth += 1,
-            // The reader checks that names match.
+            // The reader checks that the names of start and end match.
             Event::End(_) => {
                 depth = depth.saturating_sub(1);
                 closed = depth == 0;
@@ -70,17 +74,17 @@ fn is_complete(body: &[u8]) -> Result<bool, quick_xml::Error> {
 mod tests {
     use super::*;
 
-    fn whole(body: &str) -> bool {
+    fn complete(body: &str) -> bool {
         is_complete(body.as_bytes()).unwrap_or(false)
     }
 
     #[test]
-    fn only_a_document_from_its_root_to_the_end_is_whole() {
+    fn only_a_document_from_its_root_to_the_end_is_complete() {
         let good = "<?xml version=\"1.0\"?>\n<DescribeStoreImageTasksResponse xmlns=\"x\">\
             <requestId>1</requestId><storeImageTaskResultSet/></DescribeStoreImageTasksResponse>\n";
-        assert!(whole(good));
+        assert!(complete(good));
         for end in 0..good.trim_end().len() {
-            assert!(!whole(&good[..end]), "{}", &good[..end]);
+            assert!(!complete(&good[..end]), "{}", &good[..end]);
         }
         for bad in [
             "",
@@ -90,7 +94,7 @@ mod tests {
             "<DescribeStoreImageTasksResponse/>",
             "<DescribeStoreImageTasksResponse></DescribeStoreImageTasksResponse><more></more>",
         ] {
-            assert!(!whole(bad), "{bad}");
+            assert!(!complete(bad), "{bad}");
         }
     }
 }
