@@ -20,7 +20,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::time::{Instant, Sleep, sleep};
 use tower::{Layer, Service};
 
-use crate::domain::{DescribeRequest, ErrorKind, UpstreamError};
+use crate::domain::{DescribeRequest, ErrorKind, Scope, UpstreamError};
 
 /// How many attempts a scope may make.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +45,7 @@ const RECOVERY_SHARE: f64 = 1.0 / 20.0;
 /// A scope's tokens and the rate at which they refill.
 #[derive(Debug)]
 struct Bucket {
+    scope: Scope,
     settings: RateSettings,
     tokens: f64,
     per_second: f64,
@@ -52,8 +53,9 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn new(settings: RateSettings) -> Self {
+    fn new(settings: RateSettings, scope: Scope) -> Self {
         Self {
+            scope,
             settings,
             tokens: f64::from(settings.burst),
             per_second: settings.per_second,
@@ -88,15 +90,32 @@ impl Bucket {
     fn throttled(&mut self) {
         self.refill();
         self.tokens = self.tokens.min(0.0);
+        let begins = !self.is_slowed();
         let lowest = self.settings.per_second * MIN_SHARE;
         self.per_second = (self.per_second / 2.0).max(lowest);
+        if begins {
+            let (scope, rate) = (&self.scope, self.per_second);
+            tracing::warn!(%scope, rate, "EC2 throttles; the call rate is halved");
+        }
     }
 
     /// Restores a share of the rate.
     fn succeeded(&mut self) {
         self.refill();
+        if !self.is_slowed() {
+            return;
+        }
         let restored = self.per_second + self.settings.per_second * RECOVERY_SHARE;
         self.per_second = restored.min(self.settings.per_second);
+        if !self.is_slowed() {
+            let (scope, rate) = (&self.scope, self.per_second);
+            tracing::info!(%scope, rate, "the call rate is back to normal");
+        }
+    }
+
+    /// Whether the rate is still lower than the configured one.
+    fn is_slowed(&self) -> bool {
+        self.per_second < self.settings.per_second
     }
 }
 
@@ -110,8 +129,8 @@ fn lock(bucket: &Mutex<Bucket>) -> MutexGuard<'_, Bucket> {
 pub(super) struct RateBudgetLayer(Arc<Mutex<Bucket>>);
 
 impl RateBudgetLayer {
-    pub(super) fn new(settings: &RateSettings) -> Self {
-        Self(Arc::new(Mutex::new(Bucket::new(*settings))))
+    pub(super) fn new(settings: &RateSettings, scope: &Scope) -> Self {
+        Self(Arc::new(Mutex::new(Bucket::new(*settings, scope.clone()))))
     }
 }
 
@@ -210,18 +229,25 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
-    use crate::domain::{Answer, DescribeResponse, DescribeTarget};
+    use crate::{
+        domain::{AccountName, Answer, DescribeResponse, DescribeTarget, Region},
+        ec2::log_capture::LogCapture,
+    };
 
     fn ask() -> DescribeRequest {
         DescribeRequest { target: DescribeTarget::Images(Vec::new()), dry_run: false }
     }
 
+    fn layer() -> RateBudgetLayer {
+        let region = Region::parse("us-east-1").expect("valid");
+        let scope = Scope { account: AccountName::default(), region };
+        RateBudgetLayer::new(&RateSettings { burst: 3, per_second: 0.5 }, &scope)
+    }
+
     fn service(
         answer: Result<DescribeResponse, UpstreamError>,
     ) -> impl Service<DescribeRequest, Error = UpstreamError, Future: Send> + Clone {
-        let settings = RateSettings { burst: 3, per_second: 0.5 };
-        let inner = tower::service_fn(move |_| std::future::ready(answer.clone()));
-        RateBudgetLayer::new(&settings).layer(inner)
+        layer().layer(tower::service_fn(move |_| std::future::ready(answer.clone())))
     }
 
     fn throttled() -> UpstreamError {
@@ -257,6 +283,26 @@ mod tests {
             at.push(start.elapsed().as_secs_f64().round());
         }
         assert_eq!(at, [0.0, 4.0, 12.0, 28.0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttling_is_one_line_and_the_return_to_the_rate_another() {
+        let log = LogCapture::start();
+        let layer = layer();
+        let answer = Ok(DescribeResponse::Tasks(Answer::default()));
+        for (calls, result) in [(2, answer.clone()), (3, Err(throttled())), (30, answer)] {
+            for _ in 0..calls {
+                let inner = tower::service_fn(|_| std::future::ready(result.clone()));
+                assert_eq!(layer.layer(inner).oneshot(ask()).await, result);
+            }
+        }
+        assert_eq!(
+            log.lines(),
+            [
+                "WARN EC2 throttles; the call rate is halved scope=default/us-east-1 rate=0.25",
+                "INFO the call rate is back to normal scope=default/us-east-1 rate=0.5",
+            ]
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,8 @@
 //! The calls to EC2: one client per scope behind a tower stack, and the kinds of EC2's errors. No
 //! other module uses `aws_sdk_ec2`.
 //!
-//! The stack, outermost first: retry (transient failures only) → rate budget (counts attempts) →
-//! attempt timeout → client. The SDK's own retries are off, so that one place retries.
+//! The stack, outermost first: trouble log → retry (transient failures only) → rate budget (counts
+//! attempts) → attempt timeout → client. The SDK's own retries are off, so that one place retries.
 
 mod budget;
 mod cause;
@@ -10,9 +10,12 @@ mod client;
 mod codes;
 mod endpoint;
 mod error;
+#[cfg(test)]
+mod log_capture;
 mod response_integrity;
 mod retry;
 mod settings;
+mod trouble;
 
 use std::sync::Arc;
 
@@ -85,8 +88,9 @@ impl Ec2 {
         let Settings { attempt_timeout, retry, rate } = &self.settings;
         BoxCloneSyncService::new(
             ServiceBuilder::new()
+                .layer(trouble::TroubleLogLayer::new(scope))
                 .layer(retry::layer(retry))
-                .layer(budget::RateBudgetLayer::new(rate))
+                .layer(budget::RateBudgetLayer::new(rate, scope))
                 .map_err(error::from_layer)
                 .timeout(*attempt_timeout)
                 .service(client::Client::new(&self.config, &scope.region)),

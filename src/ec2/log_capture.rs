@@ -1,0 +1,55 @@
+//! Captures the log lines of a test.
+
+use std::{
+    io,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+};
+
+use tracing::{Dispatch, subscriber::DefaultGuard};
+
+/// A second subscriber, which no thread uses. If there were only one, tracing would
+/// decide by the first thread that logs an event whether the event is off. Another test's thread
+/// has no subscriber, so the event would be off for all threads.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
+
+/// The lines of the gateway that the current thread logs, from `debug` up, without times.
+pub(super) struct LogCapture {
+    text: Text,
+    _subscriber: DefaultGuard,
+}
+
+#[derive(Clone, Default)]
+struct Text(Arc<Mutex<Vec<u8>>>);
+
+impl LogCapture {
+    pub(super) fn start() -> Self {
+        LazyLock::force(&SECOND);
+        let text = Text::default();
+        let writer = text.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_env_filter("amistore_gateway=debug")
+            .with_ansi(false)
+            .with_target(false)
+            .without_time()
+            .finish();
+        Self { text, _subscriber: tracing::subscriber::set_default(subscriber) }
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        let bytes = self.text.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&bytes);
+        text.lines().map(|line| line.trim().to_owned()).collect()
+    }
+}
+
+impl io::Write for Text {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
