@@ -11,8 +11,8 @@ pub struct Entry {
     pub region: String,
     /// The action.
     pub action: String,
-    /// What was asked, in short.
-    pub question: String,
+    /// The parameters in short.
+    pub parameters: String,
     /// `OK`, the error's code, or the fault in brackets.
     pub answer: String,
     /// The request ID that was answered.
@@ -53,10 +53,10 @@ impl Journal {
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { at, region, action, question, answer, request_id } = self;
+        let Self { at, region, action, parameters, answer, request_id } = self;
         write!(
             f,
-            "{:9.3}s {region} {action} {question} -> {answer} [{request_id}]",
+            "{:9.3}s {region} {action} {parameters} -> {answer} [{request_id}]",
             at.as_secs_f64()
         )
     }

@@ -223,7 +223,7 @@ impl Simulator {
             at: self.started.elapsed(),
             region: call.region.clone(),
             action: call.action.clone(),
-            question: call.question(),
+            parameters: call.parameters_in_short(),
             answer,
             request_id,
         });

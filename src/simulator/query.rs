@@ -66,16 +66,16 @@ impl Call {
         }
     }
 
-    /// What was asked, in short.
-    pub(super) fn question(&self) -> String {
+    /// The parameters in short.
+    pub(super) fn parameters_in_short(&self) -> String {
         let said = self
             .parameters
             .iter()
             .filter(|(name, _)| !matches!(name.as_str(), "Action" | "Version"))
             .map(|(name, value)| format!("{name}={value}"));
-        let mut question = said.collect::<Vec<_>>().join("&");
-        question.truncate(question.floor_char_boundary(1000));
-        question
+        let mut text = said.collect::<Vec<_>>().join("&");
+        text.truncate(text.floor_char_boundary(1000));
+        text
     }
 
     fn get(&self, name: &str) -> Option<&str> {

@@ -62,7 +62,7 @@ async fn a_thousand_images_among_two_thousand_tasks_cost_eleven_calls_and_then_o
     };
     let cold = ask().await.expect("all answered");
     assert!(cold.iter().all(|answer| answer.get_ref().tasks.len() == 1));
-    assert!(rig.calls() <= 11, "{} calls: {:#?}", rig.calls(), rig.questions());
+    assert!(rig.calls() <= 11, "{} calls: {:#?}", rig.calls(), rig.requests());
     rig.run_for(60 * SECOND).await;
     let before = rig.calls();
     let warm = ask().await.expect("all answered");
@@ -170,7 +170,7 @@ async fn an_hour_of_mixed_requests(tasks: u64) {
         answers.get()
     );
     // An hour has 720 TTLs; one percent is allowed on top.
-    assert!(calls <= 727, "{calls} calls: {:#?}", rig.questions());
+    assert!(calls <= 727, "{calls} calls: {:#?}", rig.requests());
     assert!(calls >= 600, "{calls} calls");
 }
 
@@ -222,7 +222,7 @@ async fn ec2_filters_the_listing_for_a_filtered_request_on_a_large_account() {
         rig.calls(),
         2,
         "one for the head page, one for the filtered listing: {:#?}",
-        rig.questions()
+        rig.requests()
     );
     let other = "other-bucket".to_owned();
     rig.add([Task::done(&image(8_888), 20 * HOUR).into(&other)]);
@@ -235,7 +235,7 @@ async fn ec2_filters_the_listing_for_a_filtered_request_on_a_large_account() {
         rig.calls(),
         4,
         "the head page does not show the failed task: {:#?}",
-        rig.questions()
+        rig.requests()
     );
 }
 
@@ -258,7 +258,7 @@ async fn one_listing_of_unfinished_tasks_refreshes_all_below_the_head_page() {
         rig.calls() - before,
         2,
         "one for the head page, one for the unfinished tasks: {:#?}",
-        rig.questions()
+        rig.requests()
     );
 }
 
@@ -337,7 +337,7 @@ async fn mixed_requests_of_a_hundred_clients_cost_one_call_per_ttl() {
         ended = crowd.collect::<Vec<_>>() => panic!("a client failed: {ended:?}"),
         () = minute => {}
     }
-    assert!((10..=13).contains(&rig.calls()), "{} calls: {:#?}", rig.calls(), rig.questions());
+    assert!((10..=13).contains(&rig.calls()), "{} calls: {:#?}", rig.calls(), rig.requests());
 }
 
 /// Invariant 3 (docs/invariants.md): freshness

@@ -122,7 +122,7 @@ async fn an_image_that_is_not_on_the_head_page_is_looked_up() {
     let tasks = rig.until(rig.client().walk(of_images([image(444), image(3)]))).await;
     assert_eq!(images_of(&tasks), [image(3), image(444)]);
     assert_eq!(
-        rig.questions(),
+        rig.requests(),
         ["MaxResults=200".to_owned(), format!("ImageId.1={}", image(444))],
         "the head page shows image 3, and a look-up image 444"
     );

@@ -138,9 +138,9 @@ impl Rig {
         self.simulator.calls()
     }
 
-    /// The parameters of each EC2 call so far, in short.
-    pub(crate) fn questions(&self) -> Vec<String> {
-        self.simulator.journal().entries().map(|entry| entry.question.clone()).collect()
+    /// The requests that EC2 got so far, each as its parameters.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.simulator.journal().entries().map(|entry| entry.parameters.clone()).collect()
     }
 
     /// Advances the clock by this duration, and lets the gateway work meanwhile.
