@@ -1,10 +1,8 @@
-//! Answers in EC2's XML (names from botocore's service model 2016-11-15).
+//! EC2's answers as XML. The names are from botocore's service model 2016-11-15.
 
 use std::time::SystemTime;
 
 use serde::Serialize;
-
-use super::Reply;
 
 const XMLNS: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
 
@@ -15,7 +13,7 @@ pub(super) struct Page {
     pub(super) next_token: Option<String>,
 }
 
-/// One task on the wire.
+/// One task as EC2 describes it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Item {
@@ -57,6 +55,7 @@ struct Created<'a> {
 }
 
 impl Page {
+    /// The answer to `DescribeStoreImageTasks`.
     pub(super) fn xml(&self, request_id: &str) -> String {
         let described = Described {
             xmlns: XMLNS,
@@ -68,16 +67,9 @@ impl Page {
     }
 }
 
+/// The answer to `CreateStoreImageTask`.
 pub(super) fn created(object_key: &str, request_id: &str) -> String {
     xml("CreateStoreImageTaskResponse", &Created { xmlns: XMLNS, request_id, object_key })
-}
-
-/// Why EC2 does not do what was asked.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    status: u16,
-    code: String,
-    message: String,
 }
 
 #[derive(Serialize)]
@@ -101,57 +93,15 @@ struct ErrorItem<'a> {
     message: &'a str,
 }
 
-impl Refusal {
-    pub(super) fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
-        Self { status, code: code.to_owned(), message: message.into() }
-    }
-
-    pub(super) fn invalid_value(message: &str) -> Self {
-        Self::new(400, "InvalidParameterValue", message)
-    }
-
-    pub(super) fn missing_authentication() -> Self {
-        Self::new(
-            403,
-            "MissingAuthenticationToken",
-            "The request must contain either a valid (registered) AWS access key ID or X.509 certificate.",
-        )
-    }
-
-    pub(super) fn region_not_enabled(region: &str) -> Self {
-        Self::new(
-            401,
-            "AuthFailure",
-            format!("The simulator does not answer for the region '{region}'"),
-        )
-    }
-
-    pub(super) fn dry_run() -> Self {
-        Self::new(412, "DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
-    }
-
-    /// Without a word on which image is at fault.
-    pub(super) fn muted(mut self, mute: bool) -> Self {
-        if mute && self.code.starts_with("InvalidAMIID.") {
-            "An image ID is not right".clone_into(&mut self.message);
-        }
-        self
-    }
-
-    pub(super) fn code(&self) -> &str {
-        &self.code
-    }
-
-    pub(super) fn reply(&self, request_id: &str) -> Reply {
-        let error = ErrorItem { code: &self.code, message: &self.message };
-        let body = xml("Response", &Response { errors: Errors { error }, request_id });
-        Reply::Body { status: self.status, request_id: request_id.to_owned(), body }
-    }
+/// An error of EC2's.
+pub(super) fn error(code: &str, message: &str, request_id: &str) -> String {
+    let error = ErrorItem { code, message };
+    xml("Response", &Response { errors: Errors { error }, request_id })
 }
 
 fn xml(root: &str, value: &impl Serialize) -> String {
     let body = quick_xml::se::to_string_with_root(root, value)
-        .expect("these are plain structures of texts and numbers");
+        .expect("plain structures of texts and numbers");
     format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{body}")
 }
 

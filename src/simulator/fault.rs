@@ -1,48 +1,50 @@
-//! The ways in which a call can fail.
+//! The faults that a call can fail with.
 
 use std::time::Duration;
 
-/// How a call fails.
+use clap::ValueEnum;
+
+/// The fault of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// An EC2 error.
+    /// The call fails with an EC2 error.
     Error {
-        /// HTTP status.
+        /// The HTTP status.
         status: u16,
         /// EC2's error code.
         code: String,
         /// EC2's message.
         message: String,
     },
-    /// Something that is not EC2's answer at all.
+    /// The call gets a response that is not EC2's, or none.
     Wire(Wire),
 }
 
-/// What can happen on the wire.
+/// A fault of the connection or of a proxy on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wire {
-    /// An HTTP status with a page that is not EC2's, as from a proxy on the way.
+    /// The response has this HTTP status and an HTML page, as from a proxy.
     Html(u16),
     /// The connection closes without an answer.
     Reset,
     /// The connection closes in the middle of the answer.
     Truncated,
-    /// An answer that is not XML.
+    /// The answer is not XML.
     MalformedXml,
-    /// The answer takes this long.
+    /// The connection closes without an answer after this long.
     Stall(Duration),
 }
 
 impl Fault {
-    /// An EC2 error.
+    /// An EC2 error with a made-up message.
     #[must_use]
     pub fn error(status: u16, code: &str) -> Self {
         Self::Error { status, code: code.to_owned(), message: format!("simulated {code}") }
     }
 }
 
-/// A name for each kind of fault, for the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+/// A kind of fault, by its name on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FaultKind {
     /// `RequestLimitExceeded`
     Throttling,
@@ -50,7 +52,7 @@ pub enum FaultKind {
     Unavailable,
     /// `InternalError`, HTTP 500
     Internal,
-    /// HTTP 502 with a page that is not EC2's
+    /// HTTP 502 with an HTML page
     Html,
     /// the connection closes without an answer
     Reset,
@@ -65,19 +67,29 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    /// Those that can heal by themselves.
-    pub const TRANSIENT: [Self; 8] = [
-        Self::Throttling,
-        Self::Unavailable,
-        Self::Internal,
-        Self::Html,
-        Self::Reset,
-        Self::Truncated,
-        Self::Malformed,
-        Self::Stall,
-    ];
+    /// All kinds that can heal by themselves.
+    #[must_use]
+    pub fn transient() -> Vec<Self> {
+        let mut kinds = Self::value_variants().to_vec();
+        kinds.retain(|kind| kind.is_transient());
+        kinds
+    }
 
-    /// The fault that this is a name for.
+    fn is_transient(self) -> bool {
+        match self {
+            Self::Throttling
+            | Self::Unavailable
+            | Self::Internal
+            | Self::Html
+            | Self::Reset
+            | Self::Truncated
+            | Self::Malformed
+            | Self::Stall => true,
+            Self::Expired => false,
+        }
+    }
+
+    /// A fault of this kind.
     #[must_use]
     pub fn fault(self) -> Fault {
         match self {

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
 use hyper::{
     Request, Response,
@@ -16,19 +17,19 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Reply, Simulator, Wire, query::Call};
+use super::{ec2::Simulator, fault::Wire, query::Call, reply::Reply};
 
-/// Larger requests are refused: EC2's own are a few KiB.
-const LARGEST_REQUEST: usize = 1 << 20;
+/// 1 MiB: the largest request body that is read. EC2's requests have a few KiB.
+const MAX_REQUEST_BYTES: usize = 1 << 20;
 
-/// Why a connection closes without an answer.
+/// The error that makes hyper close a connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("closed on purpose")]
 struct Closed;
 
 type Body = BoxBody<Bytes, Closed>;
 
-/// Answers calls until `shutdown` is done. All connections end with it.
+/// Answers calls until `shutdown` completes. Then all connections close.
 pub async fn serve(
     simulator: Arc<Simulator>,
     listener: TcpListener,
@@ -45,7 +46,7 @@ pub async fn serve(
                     connections.spawn(connection(simulator.clone(), stream));
                 }
                 Err(error) => {
-                    // Out of file descriptors, mostly: a pause gives others the time to close some.
+                    // Mostly too many open files. During the pause, others may close some.
                     tracing::warn!(%error, "the simulator cannot accept a connection");
                     sleep(Duration::from_millis(100)).await;
                 }
@@ -55,9 +56,9 @@ pub async fn serve(
 }
 
 async fn connection(simulator: Arc<Simulator>, stream: TcpStream) {
-    // Without it an answer would wait for the acknowledgement of what went before.
+    // Without TCP_NODELAY an answer would wait for the acknowledgement of earlier packets.
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "no TCP_NODELAY");
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let service = service_fn(move |request| answer(simulator.clone(), request));
     let served = hyper::server::conn::http1::Builder::new()
@@ -73,18 +74,23 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Closed> {
     let (parts, body) = request.into_parts();
-    let Ok(body) = Limited::new(body, LARGEST_REQUEST).collect().await else {
-        return Ok(page(413, "text/plain", "the request is too large".to_owned()));
+    let Ok(body) = Limited::new(body, MAX_REQUEST_BYTES).collect().await else {
+        let message = format!("expected a request of at most {MAX_REQUEST_BYTES} bytes");
+        return Ok(page(413, "text/plain", message));
     };
-    let authorization = parts.headers.get("authorization").and_then(|header| header.to_str().ok());
-    let call = Call::new(authorization, parts.uri.query().unwrap_or_default(), &body.to_bytes());
+    let query = parts.uri.query().unwrap_or_default();
+    let call = Call::new(authorization(&parts.headers), query, &body.to_bytes());
     let reply = simulator.reply(&call);
-    sleep(simulator.settings.latency).await;
+    sleep(simulator.latency()).await;
+    respond(reply).await
+}
+
+async fn respond(reply: Reply) -> Result<Response<Body>, Closed> {
     match reply {
         Reply::Body { status, request_id, body } => {
             let mut response = page(status, "text/xml;charset=UTF-8", body);
-            // EC2 says it in the header too, which is where SDKs read it.
-            if let Ok(value) = http::HeaderValue::try_from(request_id) {
+            // EC2 gives the request ID in a header too, and SDKs read it there.
+            if let Ok(value) = HeaderValue::try_from(request_id) {
                 response.headers_mut().insert("x-amzn-requestid", value);
             }
             Ok(response)
@@ -104,19 +110,27 @@ async fn answer(
     }
 }
 
+/// The Authorization header. Empty if there is none, or if it is not a text.
+fn authorization(headers: &HeaderMap) -> &str {
+    match headers.get(AUTHORIZATION).map(HeaderValue::to_str) {
+        Some(Ok(text)) => text,
+        _ => "",
+    }
+}
+
 fn page(status: u16, content_type: &str, body: String) -> Response<Body> {
     Response::builder()
         .status(status)
         .header("content-type", content_type)
         .body(Full::from(body).map_err(|never: Infallible| match never {}).boxed())
-        .expect("a status and a header that are valid")
+        .expect("a valid status and header")
 }
 
-/// A body that breaks off.
+/// A response whose body breaks off.
 fn truncated() -> Response<Body> {
     let beginning = Bytes::from_static(b"<DescribeStoreImageTasksResponse><requestId>");
     let frames = futures_util::stream::iter([Ok(Frame::data(beginning)), Err(Closed)]);
     let mut response = Response::new(BodyExt::boxed(StreamBody::new(frames)));
-    response.headers_mut().insert("content-length", http::HeaderValue::from_static("4096"));
+    response.headers_mut().insert("content-length", HeaderValue::from_static("4096"));
     response
 }

@@ -1,45 +1,45 @@
-//! The journal of the calls that came: for tests, and for the figures of the demo.
+//! The journal of calls, for tests and for the figures of the demo.
 
 use std::{collections::VecDeque, fmt, time::Duration};
 
 /// One call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Since the start.
+    /// The time since the start.
     pub at: Duration,
-    /// The region that it was signed for.
+    /// The region that the call was signed for.
     pub region: String,
-    /// The action.
+    /// The action of the call.
     pub action: String,
-    /// The parameters in short.
+    /// The parameters of the call without action and version, cut at 1,000 bytes.
     pub parameters: String,
-    /// `OK`, the error's code, or the fault in brackets.
+    /// `OK`, EC2's error code, or the fault of the connection in brackets.
     pub answer: String,
-    /// The request ID that was answered.
+    /// The request ID of the answer.
     pub request_id: String,
 }
 
-/// The newest calls, and how many there were in all.
+/// The newest calls, and the number of all calls.
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
     entries: VecDeque<Entry>,
     calls: usize,
 }
 
-/// So many entries are kept.
-const KEPT: usize = 10_000;
+/// 10,000 entries: the most that the journal keeps.
+const MAX_ENTRIES: usize = 10_000;
 
 impl Journal {
     pub(super) fn record(&mut self, entry: Entry) {
         tracing::debug!(%entry, "EC2 call");
         self.calls += 1;
         self.entries.push_back(entry);
-        if self.entries.len() > KEPT {
+        if self.entries.len() > MAX_ENTRIES {
             self.entries.pop_front();
         }
     }
 
-    /// How many calls came.
+    /// The number of all calls.
     #[must_use]
     pub fn calls(&self) -> usize {
         self.calls

@@ -1,0 +1,123 @@
+//! One simulated EC2: its clock, its state, and what tests may do to it.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use super::{
+    fault::Fault,
+    journal::Journal,
+    query::Call,
+    reply::{Reply, State},
+    settings::Settings,
+    task::TaskPlan,
+    world::World,
+};
+
+/// One simulated EC2.
+#[derive(Debug)]
+pub struct Simulator {
+    settings: Settings,
+    started: Instant,
+    state: Mutex<State>,
+}
+
+impl Simulator {
+    /// A simulator that starts now.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let state = Mutex::new(State::new(&settings));
+        Self { settings, started: Instant::now(), state }
+    }
+
+    /// The current time of the simulator's wall clock.
+    #[must_use]
+    pub fn now(&self) -> SystemTime {
+        self.settings.start + self.started.elapsed()
+    }
+
+    /// Adds a task.
+    pub fn add_task(&self, region: &str, task: TaskPlan) {
+        self.change(region, |world| world.add_task(task));
+    }
+
+    /// Adds an image that has no task.
+    pub fn add_image(&self, region: &str, image_id: &str) {
+        self.change(region, |world| world.add_image(image_id));
+    }
+
+    /// Deregisters an image. EC2 no longer lists its tasks.
+    pub fn deregister_image(&self, region: &str, image_id: &str) {
+        self.change(region, |world| world.deregister(image_id));
+    }
+
+    /// The tasks of a region as they are planned, newest first.
+    #[must_use]
+    pub fn tasks(&self, region: &str) -> Vec<TaskPlan> {
+        match self.state().worlds.get(region) {
+            Some(world) => world.tasks(),
+            None => Vec::new(),
+        }
+    }
+
+    /// The images of a region that have no task.
+    #[must_use]
+    pub fn images_without_task(&self, region: &str) -> Vec<String> {
+        match self.state().worlds.get(region) {
+            Some(world) => world.images_without_task(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Makes the next calls fail with these faults, one each.
+    pub fn script(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.state().script.extend(faults);
+    }
+
+    /// Makes all calls fail with this fault until the next change. None ends it.
+    pub fn set_fault(&self, fault: Option<Fault>) {
+        self.state().standing_fault = fault;
+    }
+
+    /// Sets whether errors leave out which image ID EC2 refuses.
+    pub fn set_mute_about_images(&self, mute: bool) {
+        self.state().mute_about_images = mute;
+    }
+
+    /// A copy of the journal.
+    #[must_use]
+    pub fn journal(&self) -> Journal {
+        self.state().journal.clone()
+    }
+
+    /// The number of calls so far.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.state().journal.calls()
+    }
+
+    /// The reply to a call, from the state at the call's arrival.
+    pub(super) fn reply(&self, call: &Call) -> Reply {
+        self.state().reply(call, self.started.elapsed(), &self.settings)
+    }
+
+    /// How long each answer takes.
+    pub(super) fn latency(&self) -> Duration {
+        self.settings.latency
+    }
+
+    /// Changes a region. A region that the simulator does not answer for has no state to change.
+    fn change(&self, region: &str, change: impl FnOnce(&mut World)) {
+        if let Some(world) = self.state().worlds.get_mut(region) {
+            change(world);
+        }
+    }
+
+    /// The state stays valid if a holder of the lock panics, so a poisoned lock is taken as it is.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,67 @@
+//! The errors that EC2 refuses calls with, with its codes and messages.
+
+/// An error of EC2's.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    pub(super) code: String,
+    pub(super) message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
+        Self { status, code: code.to_owned(), message: message.into() }
+    }
+
+    pub(super) fn invalid_value(message: impl Into<String>) -> Self {
+        Self::new(400, "InvalidParameterValue", message)
+    }
+
+    pub(super) fn missing_parameter(name: &str) -> Self {
+        Self::new(400, "MissingParameter", format!("The request must contain the parameter {name}"))
+    }
+
+    pub(super) fn missing_authentication() -> Self {
+        Self::new(
+            403,
+            "MissingAuthenticationToken",
+            "The request must contain either a valid (registered) AWS access key ID or X.509 certificate.",
+        )
+    }
+
+    pub(super) fn region_not_enabled(region: &str) -> Self {
+        Self::new(
+            401,
+            "AuthFailure",
+            format!("The simulator does not answer for the region '{region}'"),
+        )
+    }
+
+    pub(super) fn image_not_found(image_id: &str) -> Self {
+        Self::new(
+            400,
+            "InvalidAMIID.NotFound",
+            format!("The image id '[{image_id}]' does not exist"),
+        )
+    }
+
+    pub(super) fn image_malformed(image_id: &str) -> Self {
+        Self::new(
+            400,
+            "InvalidAMIID.Malformed",
+            format!("Invalid id: \"{image_id}\" (expecting \"ami-...\")"),
+        )
+    }
+
+    pub(super) fn dry_run() -> Self {
+        Self::new(412, "DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
+    }
+
+    /// The same error with a message that does not name the image.
+    pub(super) fn muted(mut self) -> Self {
+        if self.code.starts_with("InvalidAMIID.") {
+            "An image ID is not right".clone_into(&mut self.message);
+        }
+        self
+    }
+}

@@ -1,0 +1,86 @@
+//! The settings of the simulator. The same settings give the same tasks and the same faults.
+
+use std::time::{Duration, SystemTime};
+
+use super::{fault::FaultKind, quota::Quota};
+
+/// How the simulator behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The seed of everything that is random.
+    pub seed: u64,
+    /// The wall clock's time at the start.
+    pub start: SystemTime,
+    /// The regions that the simulator answers for.
+    pub regions: Vec<String>,
+    /// The tasks and images at the start.
+    pub story: Story,
+    /// How much faster tasks run than the story's durations.
+    pub speed: f64,
+    /// How long each answer takes.
+    pub latency: Duration,
+    /// The quota of `DescribeStoreImageTasks`, per access key and region.
+    pub describe_quota: Quota,
+    /// The quota of `CreateStoreImageTask`, per access key and region.
+    pub create_quota: Quota,
+    /// How long a new task stays unlisted.
+    pub appear_after: Duration,
+    /// How long a pagination token is valid.
+    pub token_ttl: Duration,
+    /// The share of calls that fail, from 0 to 1.
+    pub fault_rate: f64,
+    /// The kinds of fault that these calls fail with.
+    pub faults: Vec<FaultKind>,
+}
+
+/// The tasks and images at the start, in each region.
+#[derive(Clone, Debug)]
+pub struct Story {
+    /// The number of finished tasks, spread over the last 30 days.
+    pub finished: usize,
+    /// The number of running tasks. If there are at least two, the last one fails.
+    pub running: usize,
+    /// The shortest and the longest time that a task runs. New tasks keep to it too.
+    pub runs_for: (Duration, Duration),
+    /// The number of images without a task.
+    pub idle_images: usize,
+}
+
+impl Settings {
+    /// The defaults, with this time as the start.
+    #[must_use]
+    pub fn starting_at(start: SystemTime) -> Self {
+        Self {
+            seed: 1,
+            start,
+            regions: vec!["us-east-1".to_owned(), "eu-west-1".to_owned()],
+            story: Story::default(),
+            speed: 1.0,
+            latency: Duration::from_millis(50),
+            describe_quota: Quota { burst: 50, per_second: 0.5 },
+            create_quota: Quota { burst: 50, per_second: 0.1 },
+            appear_after: Duration::ZERO,
+            token_ttl: Duration::from_hours(1),
+            fault_rate: 0.0,
+            faults: FaultKind::transient(),
+        }
+    }
+
+    /// A random time for a task to run.
+    pub(super) fn draw_run_time(&self, rng: &mut fastrand::Rng) -> Duration {
+        let (shortest, longest) = self.story.runs_for;
+        let extra = longest.saturating_sub(shortest).mul_f64(rng.f64());
+        (shortest + extra).div_f64(self.speed)
+    }
+}
+
+impl Default for Story {
+    fn default() -> Self {
+        Self {
+            finished: 36,
+            running: 4,
+            runs_for: (Duration::from_secs(45), Duration::from_mins(2)),
+            idle_images: 3,
+        }
+    }
+}

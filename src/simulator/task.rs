@@ -1,0 +1,102 @@
+//! A simulated task: its plan, and how EC2 describes it at a time.
+
+use std::time::{Duration, SystemTime};
+
+use super::answer::Item;
+
+/// The plan of a task, from its start to its end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskPlan {
+    /// The image.
+    pub image_id: String,
+    /// The bucket.
+    pub bucket: String,
+    /// When the task starts.
+    pub start: SystemTime,
+    /// From when on EC2 lists the task.
+    pub listed_from: SystemTime,
+    /// How long the task waits in the queue, without progress.
+    pub queued_for: Duration,
+    /// How long the task then takes from 0 to 100 percent.
+    pub runs_for: Duration,
+    /// How the task ends.
+    pub outcome: Outcome,
+}
+
+/// How a task ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The task stores the image.
+    Completes,
+    /// The task fails.
+    Fails {
+        /// The progress at which it fails, in percent.
+        at: u8,
+        /// The reason that EC2 gives.
+        reason: String,
+    },
+}
+
+impl TaskPlan {
+    /// A task that runs for this long and completes.
+    #[must_use]
+    pub fn new(image_id: &str, bucket: &str, start: SystemTime, runs_for: Duration) -> Self {
+        Self {
+            image_id: image_id.to_owned(),
+            bucket: bucket.to_owned(),
+            start,
+            listed_from: start,
+            queued_for: Duration::ZERO,
+            runs_for,
+            outcome: Outcome::Completes,
+        }
+    }
+
+    /// The same task, which fails at this progress for this reason.
+    #[must_use]
+    pub fn failing(mut self, at: u8, reason: &str) -> Self {
+        self.outcome = Outcome::Fails { at, reason: reason.to_owned() };
+        self
+    }
+
+    /// Whether the task is in progress at this time.
+    #[must_use]
+    pub fn is_running(&self, now: SystemTime) -> bool {
+        self.at(now).store_task_state == "InProgress"
+    }
+
+    /// The task as EC2 describes it at this time.
+    pub(super) fn at(&self, now: SystemTime) -> Item {
+        let percent = self.percent(now);
+        let (state, progress, reason) = match &self.outcome {
+            Outcome::Fails { at, reason } if percent >= *at => {
+                ("Failed", *at, Some(reason.clone()))
+            }
+            _ if percent == 100 => ("Completed", 100, None),
+            _ => ("InProgress", percent, None),
+        };
+        Item {
+            ami_id: self.image_id.clone(),
+            task_start_time: self.start,
+            bucket: self.bucket.clone(),
+            s3_object_key: format!("{}.bin", self.image_id),
+            progress_percentage: progress,
+            store_task_state: state,
+            store_task_failure_reason: reason,
+        }
+    }
+
+    fn percent(&self, now: SystemTime) -> u8 {
+        let ran = now.duration_since(self.start + self.queued_for).unwrap_or_default();
+        let done = ran.as_secs_f64() / self.runs_for.as_secs_f64().max(f64::MIN_POSITIVE);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 100")]
+        let percent = (done * 100.0).clamp(0.0, 100.0) as u8;
+        percent
+    }
+}
+
+/// The time cut to whole milliseconds, as EC2 gives start times.
+pub(super) fn whole_millis(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::new(since.as_secs(), since.subsec_millis() * 1_000_000)
+}
