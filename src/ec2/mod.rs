@@ -105,3 +105,34 @@ pub fn https() -> SharedHttpClient {
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
         .build_https()
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tower::ServiceExt as _;
+
+    use super::{log_capture::LogCapture, *};
+    use crate::domain::{AccountName, DescribeRequest, DescribeTarget, ErrorKind, ListingFilter};
+
+    #[tokio::test]
+    async fn the_log_names_the_host_that_refuses_connections() {
+        let log = LogCapture::start();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        drop(listener);
+        let retry = RetrySettings { max_attempts: 1, ..RetrySettings::default() };
+        let settings = Settings { retry, ..Settings::default() };
+        let make_upstream =
+            Ec2::at_endpoint(&format!("http://{address}"), settings).make_upstream();
+        let region = Region::parse("us-east-1").expect("valid");
+        let scope = Scope { account: AccountName::default(), region };
+        let target = DescribeTarget::Listing { filter: ListingFilter::default(), next: None };
+        let request = DescribeRequest { target, dry_run: false };
+        let failed = make_upstream(&scope).oneshot(request).await;
+        assert_eq!(failed.expect_err("refused").kind, ErrorKind::Unavailable);
+        let lines = log.lines();
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert!(lines[0].contains(&format!(": {address}: ")), "{lines:#?}");
+        assert!(lines[0].contains("Connection refused"), "{lines:#?}");
+    }
+}

@@ -144,13 +144,13 @@ where
 mod tests {
     use std::time::Duration;
 
-    use tokio::{net::TcpListener, time::advance};
+    use tokio::time::advance;
     use tower::ServiceExt as _;
 
     use super::*;
     use crate::{
         domain::{AccountName, Answer, DescribeTarget, ImageId, Region},
-        ec2::{Ec2, RetrySettings, Settings, log_capture::LogCapture},
+        ec2::log_capture::LogCapture,
     };
 
     fn scope() -> Scope {
@@ -244,23 +244,5 @@ mod tests {
         assert_eq!(lines.len(), 2, "{lines:#?}");
         assert!(lines[1].starts_with("INFO EC2 answers again"), "{lines:#?}");
         assert!(lines[1].ends_with("lasted=3s"), "{lines:#?}");
-    }
-
-    #[tokio::test]
-    async fn the_line_names_the_host_that_refuses_connections() {
-        let log = LogCapture::start();
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        drop(listener);
-        let retry = RetrySettings { max_attempts: 1, ..RetrySettings::default() };
-        let settings = Settings { retry, ..Settings::default() };
-        let make_upstream =
-            Ec2::at_endpoint(&format!("http://{address}"), settings).make_upstream();
-        let failed = make_upstream(&scope()).oneshot(request()).await;
-        assert_eq!(failed.expect_err("refused").kind, ErrorKind::Unavailable);
-        let lines = log.lines();
-        assert_eq!(lines.len(), 1, "{lines:#?}");
-        assert!(lines[0].contains(&format!(": {address}: ")), "{lines:#?}");
-        assert!(lines[0].contains("Connection refused"), "{lines:#?}");
     }
 }
