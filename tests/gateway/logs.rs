@@ -6,12 +6,13 @@ use std::{
     time::Duration,
 };
 
+use amistore_gateway::simulator::Fault;
 use futures_util::future::{join_all, try_join_all};
 use serde_json::{Value, json};
 use tonic::Code;
 use tracing::subscriber::DefaultGuard;
 
-use crate::support::{Setup, Task, image, watch_of};
+use crate::support::{Rig, Setup, Task, all, at_most, finished, image, watch_of};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -87,5 +88,42 @@ async fn the_bound_of_watches_logs_when_it_begins_to_refuse_and_when_it_admits_a
         log.lines("INFO")[before..],
         [json!({ "message": "watches are admitted again", "limit": 3 })]
     );
+    assert_eq!(log.lines("WARN").len(), 1);
+}
+
+#[tokio::test]
+async fn a_gateway_whose_every_call_is_denied_logs_that_once_and_once_that_ec2_answers_again() {
+    let log = Log::capture();
+    let rig = Rig::with_tasks(finished(3)).await;
+    let client = rig.client();
+    let before = log.lines("INFO").len();
+    rig.simulator.set_fault(Some(Fault::error(403, "UnauthorizedOperation")));
+    for _ in 0..30 {
+        let denied = rig.until(join_all((0..10).map(|_| client.list(all())))).await;
+        for list in denied {
+            assert_eq!(list.expect_err("denied").code(), Code::PermissionDenied);
+        }
+        // By then no refusal is remembered, so the next request is a call.
+        rig.run_for(Duration::from_secs(2)).await;
+    }
+    assert_eq!(rig.calls(), 30);
+    let warnings = log.lines("WARN");
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    assert_eq!(warnings[0]["message"], "EC2 cannot be asked");
+    assert_eq!(warnings[0]["scope"], "default/us-east-1");
+    assert_eq!(warnings[0]["kind"], "denied");
+    assert_eq!(warnings[0]["code"], "UnauthorizedOperation");
+    assert!(warnings[0]["cause"].is_string(), "{warnings:#?}");
+    assert_eq!(log.lines("INFO").len(), before, "{:#?}", log.lines("INFO"));
+
+    rig.simulator.set_fault(None);
+    for _ in 0..3 {
+        rig.until(client.list(at_most(0, all()))).await.expect("answered");
+    }
+    let news = &log.lines("INFO")[before..];
+    assert_eq!(news.len(), 1, "{news:#?}");
+    assert_eq!(news[0]["message"], "EC2 answers again");
+    assert_eq!(news[0]["scope"], "default/us-east-1");
+    assert!(news[0]["lasted"].is_string(), "{news:#?}");
     assert_eq!(log.lines("WARN").len(), 1);
 }
