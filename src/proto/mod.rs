@@ -1,6 +1,12 @@
 //! The contract as generated from `proto/amistore/v1/store_image_task_service.proto`, and the codec
 //! of its server.
-#![allow(missing_docs, unreachable_pub, clippy::pedantic, reason = "generated code")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::doc_lazy_continuation,
+    clippy::pedantic,
+    reason = "generated code"
+)]
 
 mod codec;
 
