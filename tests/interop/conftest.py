@@ -1,4 +1,4 @@
-"""Starts a simulator and a gateway, once, each on a free port, and makes Python stubs from the contract."""
+"""Fixtures of the interop tests: a simulator and a gateway on free ports, a boto3 client, and Python stubs."""
 
 import os
 import pathlib
@@ -10,18 +10,20 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORK = pathlib.Path(__file__).resolve().parent / ".work"
+# Folder of the tools that requirements.txt installs, for example protoc, grpcurl and aws.
+BIN = pathlib.Path(sys.executable).parent
 GATEWAY = os.environ.get("AMISTORE_GATEWAY", str(ROOT / "target" / "debug" / "amistore-gateway"))
 SERVICE = "amistore.v1.StoreImageTaskService"
 
 
 def clean_environment(**more):
-    """The environment without anything that points an AWS client or the gateway elsewhere."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "AMISTORE_"))}
-    return kept | {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull} | more
+    """The environment without settings of an AWS client or of the gateway, and with `more`."""
+    neutral = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "AMISTORE_"))}
+    return neutral | {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull} | more
 
 
 class Simulator:
-    """`amistore-gateway simulate`, and the environment that it prints."""
+    """A process of `amistore-gateway simulate`, and the environment that it prints."""
 
     def __init__(self, *flags):
         self.process = subprocess.Popen(
@@ -37,7 +39,7 @@ class Simulator:
                 self.idle[idle[1]] = idle[2].split()
                 if len(self.idle) == 2:
                     break
-        assert self.idle, "the simulator did not start"
+        assert self.idle, "the simulator did not print its images without a task"
 
     def stop(self):
         self.process.terminate()
@@ -45,7 +47,7 @@ class Simulator:
 
 
 class Gateway:
-    """`amistore-gateway serve` before a simulator."""
+    """A process of `amistore-gateway serve` in front of a simulator."""
 
     def __init__(self, simulator, listen="127.0.0.1:0"):
         environment = clean_environment(**simulator.environment)
@@ -58,12 +60,26 @@ class Gateway:
                 self.address = found[1]
                 break
         else:
-            raise AssertionError("the gateway did not start")
+            raise AssertionError("the gateway did not log its address")
 
     def stop(self):
         self.process.terminate()
         rest = self.process.stderr.read()
         assert self.process.wait(timeout=40) == 0, rest
+
+
+def ec2_client(simulator, region="us-east-1", **more):
+    """A boto3 client of a simulator."""
+    import boto3
+
+    return boto3.client(
+        "ec2",
+        endpoint_url=simulator.environment["AWS_ENDPOINT_URL_EC2"],
+        region_name=region,
+        aws_access_key_id="simulated",
+        aws_secret_access_key="simulated",
+        **more,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -82,16 +98,8 @@ def gateway(simulator):
 
 @pytest.fixture(scope="session")
 def ec2(simulator):
-    """A boto3 client."""
-    import boto3
-
-    return boto3.client(
-        "ec2",
-        endpoint_url=simulator.environment["AWS_ENDPOINT_URL_EC2"],
-        region_name="us-east-1",
-        aws_access_key_id="simulated",
-        aws_secret_access_key="simulated",
-    )
+    """A boto3 client of the session's simulator."""
+    return ec2_client(simulator)
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +121,7 @@ def stubs():
 
 @pytest.fixture
 def running(ec2, simulator):
-    """An image whose task was started just now, by boto3."""
+    """An image whose task has just started."""
     image = simulator.idle["us-east-1"][0]
     ec2.create_store_image_task(ImageId=image, Bucket="golden-images")
     return image

@@ -1,19 +1,20 @@
-"""boto3 and the AWS CLI judge the simulator."""
+"""The simulator serves boto3 and the AWS CLI as EC2 does."""
 
 import json
-import pathlib
 import subprocess
-import sys
 
+import botocore.config
 import botocore.exceptions
 import pytest
 
-from conftest import Simulator, clean_environment
+from conftest import BIN, Simulator, clean_environment, ec2_client
+
+NO_RETRIES = botocore.config.Config(retries={"max_attempts": 0})
 
 
 @pytest.fixture(scope="module")
 def own():
-    """A simulator of this module's own, with quick tasks, a new one of which shows a little late."""
+    """A simulator for this module: its tasks are quick, and EC2 shows a new one 300 ms late."""
     simulator = Simulator("--speed", "60", "--burst", "1000", "--appear-after", "300ms", "--tasks", "450")
     yield simulator
     simulator.stop()
@@ -21,16 +22,7 @@ def own():
 
 @pytest.fixture(scope="module")
 def ec2(own):
-    import boto3
-
-    return boto3.client(
-        "ec2",
-        endpoint_url=own.environment["AWS_ENDPOINT_URL_EC2"],
-        region_name="us-east-1",
-        aws_access_key_id="simulated",
-        aws_secret_access_key="simulated",
-        config=botocore.config.Config(retries={"max_attempts": 0}),
-    )
+    return ec2_client(own, config=NO_RETRIES)
 
 
 def code_of(call, **parameters):
@@ -39,14 +31,14 @@ def code_of(call, **parameters):
     return raised.value.response["Error"]["Code"]
 
 
-def test_the_paginator_walks_everything_once(ec2):
+def test_the_paginator_returns_each_task_once(ec2):
     pages = list(ec2.get_paginator("describe_store_image_tasks").paginate(PaginationConfig={"PageSize": 100}))
     tasks = [task for page in pages for task in page["StoreImageTaskResults"]]
     assert len(pages) == 5 and len(tasks) == 454
     assert len({(task["AmiId"], task["Bucket"]) for task in tasks}) == 454
 
 
-def test_filters(ec2):
+def test_filters_by_state_and_bucket(ec2):
     filters = [{"Name": "task-state", "Values": ["Failed"]}, {"Name": "bucket", "Values": ["golden-images"]}]
     tasks = ec2.describe_store_image_tasks(Filters=filters)["StoreImageTaskResults"]
     assert tasks
@@ -54,7 +46,7 @@ def test_filters(ec2):
     assert all(task["StoreTaskFailureReason"] for task in tasks)
 
 
-def test_with_image_ids_filters_are_ignored(ec2):
+def test_filters_beside_image_ids_are_ignored(ec2):
     image = ec2.describe_store_image_tasks(MaxResults=1)["StoreImageTaskResults"][0]["AmiId"]
     filters = [{"Name": "bucket", "Values": ["no-such-bucket"]}]
     assert len(ec2.describe_store_image_tasks(ImageIds=[image], Filters=filters)["StoreImageTaskResults"]) == 1
@@ -69,7 +61,7 @@ def test_the_waiter_follows_a_new_task_to_its_end(ec2, own):
     assert (task["StoreTaskState"], task["ProgressPercentage"]) == ("Completed", 100)
 
 
-def test_errors(ec2, own):
+def test_bad_requests_get_the_error_codes_of_ec2(ec2, own):
     image = own.idle["us-east-1"][1]
     describe, create = ec2.describe_store_image_tasks, ec2.create_store_image_task
     assert code_of(describe, ImageIds=["ami-nothex"]) == "InvalidAMIID.Malformed"
@@ -85,19 +77,10 @@ def test_errors(ec2, own):
     assert code_of(ec2.describe_images) == "InvalidAction"
 
 
-def test_the_quota():
+def test_calls_over_the_quota_are_throttled():
     simulator = Simulator("--burst", "5")
     try:
-        import boto3
-
-        client = boto3.client(
-            "ec2",
-            endpoint_url=simulator.environment["AWS_ENDPOINT_URL_EC2"],
-            region_name="us-east-1",
-            aws_access_key_id="simulated",
-            aws_secret_access_key="simulated",
-            config=botocore.config.Config(retries={"max_attempts": 0}),
-        )
+        client = ec2_client(simulator, config=NO_RETRIES)
         for _ in range(5):
             client.describe_store_image_tasks()
         assert code_of(client.describe_store_image_tasks) == "RequestLimitExceeded"
@@ -107,7 +90,7 @@ def test_the_quota():
 
 def test_the_cli_starts_a_task_and_follows_it(own):
     def aws(*arguments):
-        command = [pathlib.Path(sys.executable).parent / "aws", "ec2", "--output", "json", *arguments]
+        command = [BIN / "aws", "ec2", "--output", "json", *arguments]
         environment = clean_environment(**own.environment)
         return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 

@@ -1,10 +1,10 @@
-"""The gateway's own client commands, as scripts use them."""
+"""The gateway's own commands, as scripts use them."""
 
 import json
 import signal
 import subprocess
 
-from conftest import GATEWAY, Gateway, clean_environment
+from conftest import GATEWAY, Gateway, clean_environment, ec2_client
 
 
 def run(*arguments, **environment):
@@ -48,7 +48,7 @@ def test_watch_exit_codes(gateway):
     assert run("watch", "--server", gateway.address).returncode == 2
 
 
-def test_usage_errors_say_what_would_be_right():
+def test_usage_errors_say_what_is_valid():
     bad = run("serve", "--ttl", "soon")
     assert bad.returncode == 2 and "500ms" in bad.stderr
     unknown = run("serve", AMISTORE_TTLL="5s")
@@ -72,17 +72,11 @@ def test_json_logs(simulator):
     assert process.wait(timeout=20) == 0
 
 
-def test_a_watch_survives_that_the_gateway_is_replaced(simulator, ec2):
+def test_a_watch_continues_when_the_gateway_is_replaced(simulator):
     region = "eu-west-1"
     image = simulator.idle[region][0]
-    import boto3
-
-    there = boto3.client(
-        "ec2", endpoint_url=simulator.environment["AWS_ENDPOINT_URL_EC2"], region_name=region,
-        aws_access_key_id="simulated", aws_secret_access_key="simulated",
-    )
     first = Gateway(simulator)
-    there.create_store_image_task(ImageId=image, Bucket="golden-images")
+    ec2_client(simulator, region).create_store_image_task(ImageId=image, Bucket="golden-images")
     watch = subprocess.Popen(
         [GATEWAY, "watch", "--server", first.address, "--region", region, "--image", image, "--wait"],
         stdout=subprocess.PIPE, text=True, env=clean_environment(),
@@ -94,7 +88,7 @@ def test_a_watch_survives_that_the_gateway_is_replaced(simulator, ec2):
     second.stop()
 
 
-def test_the_demo_on_a_pipe():
+def test_the_demo_prints_plain_lines_to_a_pipe():
     process = subprocess.Popen(
         [GATEWAY, "demo", "--listen", "127.0.0.1:0", "--simulator-listen", "127.0.0.1:0", "--speed", "20"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment(),
@@ -107,6 +101,6 @@ def test_the_demo_on_a_pipe():
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=20)
     assert process.returncode == 0, errors
-    said = "".join(lines) + rest
-    assert "grpcurl -plaintext" in said and "100 % Completed" in said and "Failed: " in said
+    output = "".join(lines) + rest
+    assert "grpcurl -plaintext" in output and "100 % Completed" in output and "Failed: " in output
     assert "Lists answered" in rest and "EC2 calls" in rest

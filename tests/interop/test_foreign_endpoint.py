@@ -1,4 +1,4 @@
-"""The gateway before an EC2-compatible endpoint that is not our simulator: the wire is all they share."""
+"""The gateway in front of an EC2-compatible endpoint that shares no code with the simulator."""
 
 import http.server
 import threading
@@ -30,22 +30,22 @@ operation.</Message></Error></Errors><RequestID>7e2f5a9c-0000-4000-8000-00000000
 
 
 class Endpoint(http.server.BaseHTTPRequestHandler):
-    """Two pages of one task each; the first task is half done at first, and then completed."""
+    """Serves two pages of one task each. The first task is at 50 % in the first call, and completed afterwards."""
 
-    heads = 0
+    head_page_calls = 0
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        asked = dict(urllib.parse.parse_qsl(body))
-        assert asked["Action"] == "DescribeStoreImageTasks" and asked["Version"] == "2016-11-15"
+        form = dict(urllib.parse.parse_qsl(body))
+        assert form["Action"] == "DescribeStoreImageTasks" and form["Version"] == "2016-11-15"
         assert self.headers["Authorization"].startswith("AWS4-HMAC-SHA256 Credential=their-key/")
-        if asked.get("DryRun") == "true":
+        if form.get("DryRun") == "true":
             return self.answer(403, ERROR)
-        if asked.get("NextToken") == "page two":
+        if form.get("NextToken") == "page two":
             values = {"image": "ami-00000002", "progress": 100, "state": "Completed", "next": ""}
             return self.answer(200, PAGE.format(start="2026-11-20T10:00:00.000Z", **values))
-        Endpoint.heads += 1
-        done = Endpoint.heads > 1
+        Endpoint.head_page_calls += 1
+        done = Endpoint.head_page_calls > 1
         values = {"progress": 100 if done else 50, "state": "Completed" if done else "InProgress"}
         page = PAGE.format(image="ami-00000001", start="2026-11-23T10:00:00.000Z",
                            next="<nextToken>page two</nextToken>", **values)
@@ -67,7 +67,9 @@ def foreign():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
-    class Theirs:
+    class Foreign:
+        """Stands in for a Simulator: the gateway reads only its environment."""
+
         environment = {
             "AWS_ENDPOINT_URL_EC2": f"http://127.0.0.1:{server.server_address[1]}",
             "AWS_ACCESS_KEY_ID": "their-key",
@@ -75,7 +77,7 @@ def foreign():
             "AWS_REGION": "us-west-2",
         }
 
-    gateway = Gateway(Theirs)
+    gateway = Gateway(Foreign)
     yield gateway
     gateway.stop()
     server.shutdown()

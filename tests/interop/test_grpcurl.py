@@ -1,14 +1,12 @@
-"""grpcurl through reflection: no contract at hand."""
+"""grpcurl knows the contract from reflection alone."""
 
 import json
 import shutil
 import subprocess
-import sys
-import pathlib
 
-from conftest import SERVICE
+from conftest import BIN, SERVICE
 
-GRPCURL = shutil.which("grpcurl", path=pathlib.Path(sys.executable).parent)
+GRPCURL = shutil.which("grpcurl", path=BIN)
 
 
 def grpcurl(*arguments, expect=0):
@@ -18,7 +16,7 @@ def grpcurl(*arguments, expect=0):
 
 
 def objects(text):
-    """The JSON objects that grpcurl prints one after the other."""
+    """The JSON objects that grpcurl prints, one after the other."""
     decoder, found = json.JSONDecoder(), []
     while text := text.lstrip():
         value, end = decoder.raw_decode(text)
@@ -27,37 +25,37 @@ def objects(text):
     return found
 
 
-def test_list(gateway):
+def test_reflection_lists_the_services(gateway):
     services = grpcurl(gateway.address, "list").split()
     assert SERVICE in services and "grpc.health.v1.Health" in services
 
 
-def test_describe(gateway):
-    said = grpcurl(gateway.address, "describe", SERVICE)
-    assert "rpc ListStoreImageTasks" in said and "rpc WatchStoreImageTask" in said
-    assert "Lists store-image tasks, newest first" in said, "the comments are served, too"
+def test_reflection_describes_the_service_with_its_comments(gateway):
+    output = grpcurl(gateway.address, "describe", SERVICE)
+    assert "rpc ListStoreImageTasks" in output and "rpc WatchStoreImageTask" in output
+    assert "Lists store-image tasks, newest first" in output, "reflection serves the comments too"
 
 
-def test_health(gateway):
-    said = grpcurl("-d", json.dumps({"service": SERVICE}), gateway.address, "grpc.health.v1.Health/Check")
-    assert objects(said) == [{"status": "SERVING"}]
+def test_health_of_the_service(gateway):
+    output = grpcurl("-d", json.dumps({"service": SERVICE}), gateway.address, "grpc.health.v1.Health/Check")
+    assert objects(output) == [{"status": "SERVING"}]
 
 
-def test_a_list(gateway):
-    said = grpcurl("-v", "-d", '{"page_size": 3}', gateway.address, f"{SERVICE}/ListStoreImageTasks")
-    assert "cache-status: amistore-gateway; " in said
-    answer = objects(said[said.index("{"):said.rindex("}") + 1])[0]
+def test_a_list_with_its_cache_status(gateway):
+    output = grpcurl("-v", "-d", '{"page_size": 3}', gateway.address, f"{SERVICE}/ListStoreImageTasks")
+    assert "cache-status: amistore-gateway; " in output
+    answer = objects(output[output.index("{"):output.rindex("}") + 1])[0]
     assert len(answer["tasks"]) == 3 and answer["nextPageToken"]
 
 
 def test_a_watch_streams_to_the_end(gateway, running):
-    question = json.dumps({"image_id": running, "wait_for_task": True})
-    messages = objects(grpcurl("-d", question, gateway.address, f"{SERVICE}/WatchStoreImageTask"))
+    request = json.dumps({"image_id": running, "wait_for_task": True})
+    messages = objects(grpcurl("-d", request, gateway.address, f"{SERVICE}/WatchStoreImageTask"))
     assert len(messages) >= 2
     assert messages[-1]["task"]["state"] == "STORE_IMAGE_TASK_STATE_COMPLETED"
 
 
 def test_an_error_with_its_details(gateway):
-    question = json.dumps({"image_ids": ["ami-nothex"]})
-    said = grpcurl("-d", question, gateway.address, f"{SERVICE}/ListStoreImageTasks", expect=64 + 3)
-    assert "Code: InvalidArgument" in said and "image_ids[0]" in said and "INVALID_ARGUMENT" in said
+    request = json.dumps({"image_ids": ["ami-nothex"]})
+    output = grpcurl("-d", request, gateway.address, f"{SERVICE}/ListStoreImageTasks", expect=64 + 3)
+    assert "Code: InvalidArgument" in output and "image_ids[0]" in output and "INVALID_ARGUMENT" in output

@@ -1,4 +1,4 @@
-"""@grpc/grpc-js watches a task to its end."""
+"""@grpc/grpc-js with @grpc/proto-loader, in plain JavaScript."""
 
 import json
 import pathlib
@@ -7,7 +7,7 @@ import subprocess
 HERE = pathlib.Path(__file__).resolve().parent
 
 
-def test_a_watch_to_the_end(gateway, ec2, simulator):
+def test_a_watch_streams_to_the_end(gateway, ec2, simulator):
     image = simulator.idle["us-east-1"][2]
     ec2.create_store_image_task(ImageId=image, Bucket="golden-images")
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""grpcio with stubs from the contract."""
+"""grpcio with stubs that grpcio-tools generates from the contract."""
 
 import grpc
 import pytest
@@ -18,7 +18,7 @@ def messages(stubs):
 
 
 def details_of(error):
-    """The details of a status, by their type."""
+    """The details of an error status, by the name of their type."""
     found = {}
     for detail in rpc_status.from_call(error).details:
         for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo):
@@ -29,7 +29,7 @@ def details_of(error):
     return found
 
 
-def test_pages(client, messages):
+def test_pages_return_each_task_once(client, messages):
     request = messages.ListStoreImageTasksRequest(page_size=7, region="eu-west-1")
     tasks = []
     while True:
@@ -38,7 +38,7 @@ def test_pages(client, messages):
         request.page_token = page.next_page_token
         if not page.next_page_token:
             break
-    # The story's 40, and what other tests started meanwhile.
+    # 40 tasks from the simulator's start, and those that other tests started.
     assert len(tasks) >= 40 and len({(task.image_id, task.bucket) for task in tasks}) == len(tasks)
     starts = [task.start_time.ToMilliseconds() for task in tasks]
     assert starts == sorted(starts, reverse=True)
@@ -51,7 +51,7 @@ def test_a_list_of_failed_tasks_with_metadata(client, messages):
     assert dict(call.initial_metadata())["cache-status"].startswith("amistore-gateway; ")
 
 
-def test_a_watch_to_the_end(client, messages, ec2, simulator):
+def test_a_watch_streams_to_the_end(client, messages, ec2, simulator):
     image = simulator.idle["us-east-1"][1]
     ec2.create_store_image_task(ImageId=image, Bucket="golden-images")
     request = messages.WatchStoreImageTaskRequest(image_id=image, wait_for_task=True)
@@ -60,7 +60,7 @@ def test_a_watch_to_the_end(client, messages, ec2, simulator):
     assert progress == sorted(progress) and seen[-1].state == messages.STORE_IMAGE_TASK_STATE_COMPLETED
 
 
-def test_error_details_of_bad_input(client, messages):
+def test_error_details_of_a_bad_field(client, messages):
     with pytest.raises(grpc.RpcError) as raised:
         client.ListStoreImageTasks(messages.ListStoreImageTasksRequest(page_size=-1))
     assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -69,7 +69,7 @@ def test_error_details_of_bad_input(client, messages):
     assert (details["ErrorInfo"].domain, details["ErrorInfo"].reason) == ("amistore", "INVALID_ARGUMENT")
 
 
-def test_error_details_of_ec2(client, messages):
+def test_error_details_of_an_ec2_error(client, messages):
     with pytest.raises(grpc.RpcError) as raised:
         client.ListStoreImageTasks(messages.ListStoreImageTasksRequest(region="ap-south-1"))
     assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED

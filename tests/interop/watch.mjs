@@ -1,4 +1,4 @@
-// Watches one image with @grpc/grpc-js, and prints a JSON object a message.
+// Watches the task of one image with @grpc/grpc-js. Prints each message as one line of JSON.
 import { fileURLToPath } from "node:url";
 import grpc from "@grpc/grpc-js";
 import loader from "@grpc/proto-loader";
