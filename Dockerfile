@@ -1,11 +1,11 @@
-# The gateway in a small image. The dependencies are a layer of their own: aws-sdk-ec2 alone takes
-# minutes, and is built again only when Cargo.toml, Cargo.lock, build.rs or the contract change.
+# Builds a small image of the gateway. The dependencies have a layer of their own, since aws-sdk-ec2 alone
+# takes minutes: it is rebuilt only if Cargo.toml, Cargo.lock, build.rs or the contract changes.
 FROM docker.io/library/rust:1.95-slim-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
 RUN mkdir src benches \
-    && echo '//! Stands in for our code while the dependencies are built.' > src/lib.rs \
+    && echo '//! A placeholder while the dependencies are built.' > src/lib.rs \
     && for name in src/main benches/list benches/growth benches/crowd; do \
         { cat src/lib.rs; echo 'fn main() {}'; } > "$name.rs"; \
     done \
@@ -13,7 +13,7 @@ RUN mkdir src benches \
     && rm -r src benches
 COPY src src
 COPY benches benches
-# The stand-ins are newer than our files, by which cargo would go.
+# cargo compares modification times, and the placeholders are newer than the real files.
 RUN touch src/lib.rs src/main.rs && cargo build --release --locked
 
 FROM docker.io/library/debian:bookworm-slim

@@ -1,40 +1,45 @@
-# The recipes, for people. `just` lists them; each is one command, so that none is needed.
+# Recipes for development. `just` lists them. Each is one or a few plain commands, so just is optional.
 
 # List the recipes.
 default:
     @just --list
 
-# The main job on an embedded simulator.
+# Show the gateway at work on an embedded simulator.
 demo:
     cargo run -- demo
 
-# All tests in Rust.
+# Run all tests in Rust.
 test:
     cargo test
 
-# Format, lints and docs, as CI has them.
+# Check format, lints, docs and dependencies, as CI does. Needs cargo-deny.
 lint:
     cargo fmt --check
     cargo clippy --all-targets -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --no-deps --document-private-items
+    cargo deny check bans licenses sources
 
-# Clients in other languages against a built gateway.
+# Test clients in other languages against a built gateway.
 interop:
     cargo build
     tests/interop/run.sh
 
-# All figures of docs/performance.md: `list` (wants h2load), `growth` or `crowd`; without one, all.
+# Measure the figures of docs/performance.md: `list` (needs h2load), `growth` or `crowd`. Default: all.
 bench name="*":
     cargo bench --bench '{{name}}'
 
-# The container image, with Docker, Podman or Buildah.
+# Build the container image with Docker, Podman or Buildah.
 image tool="docker":
     {{tool}} build --tag amistore-gateway .
 
-# Write docs/errors.md anew from the tables in the code.
+# Rewrite docs/errors.md from the tables in the code.
 errors:
     AMISTORE_BLESS=1 cargo test the_document_is_the_table
 
-# All that CI runs.
+# Run every check of a commit.
 ci:
     .ci/run
+
+# Run the checks of a release.
+release:
+    .ci/release
