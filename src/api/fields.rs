@@ -5,11 +5,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::violations::Violations;
 use crate::{
-    domain::{NameError, TaskStateKind},
+    domain::{NameError, TASK_LISTED_FOR, TaskStateKind},
     proto::StoreImageTaskState,
 };
-
-const TASK_LISTED_FOR: Duration = Duration::from_hours(744);
 
 /// Nanoseconds in a second: `google.protobuf.Duration.nanos` must be less.
 const NANOS_PER_SECOND: u32 = 1_000_000_000;

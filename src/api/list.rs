@@ -10,14 +10,12 @@ use super::{
 };
 use crate::{
     cache::{CacheRead, Page, Query},
-    domain::{BucketName, ImageId, Scope, TaskFilter, TaskKey},
+    domain::{BucketName, ImageId, MAX_FILTER_VALUES, Scope, TaskFilter, TaskKey},
     proto::{ListStoreImageTasksRequest, ListStoreImageTasksResponse},
 };
 
 /// Entries of `image_ids`.
 const MOST_IMAGES: usize = 1_000;
-/// Entries of `buckets`: EC2 takes that many filter values in one call.
-const MOST_BUCKETS: usize = 200;
 /// Tasks of a page if `page_size` is 0.
 const DEFAULT_PAGE_SIZE: usize = 100;
 /// Tasks of a page; a larger `page_size` is taken as this.
@@ -125,8 +123,13 @@ fn parse_filter(violations: &mut Violations, request: &ListStoreImageTasksReques
     let images =
         fields::names(violations, "image_ids", &request.image_ids, MOST_IMAGES, ImageId::parse);
     let states = fields::states(violations, &request.states);
-    let buckets =
-        fields::names(violations, "buckets", &request.buckets, MOST_BUCKETS, BucketName::parse);
+    let buckets = fields::names(
+        violations,
+        "buckets",
+        &request.buckets,
+        MAX_FILTER_VALUES,
+        BucketName::parse,
+    );
     TaskFilter { images, states, buckets }
 }
 

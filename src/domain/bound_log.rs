@@ -6,7 +6,9 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{field::display, info, warn};
+
+use super::Scope;
 
 /// Time without a refusal after which a bound counts as no longer reached. At a bound, each place
 /// that is given back is taken at once: without this pause, that would be two lines per request.
@@ -19,7 +21,8 @@ const NOT_REACHED: u64 = 0;
 /// refuses meanwhile. An admission costs one atomic load while the bound is not reached.
 #[derive(Debug)]
 pub struct BoundLog {
-    name: &'static str,
+    bound: &'static str,
+    scope: Option<Scope>,
     created: Instant,
     /// Milliseconds from `created` to the last refusal, plus 1.
     last_refusal: AtomicU64,
@@ -28,12 +31,13 @@ pub struct BoundLog {
 }
 
 impl BoundLog {
-    /// Creates the log of a bound that is not reached. `name` is what the bound counts, in the
-    /// plural: "watches".
+    /// Creates the log of a bound that is not reached. `bound` names what is counted, in the plural:
+    /// "watches". `scope` is None if the bound is the process's.
     #[must_use]
-    pub fn new(name: &'static str) -> Self {
+    pub fn new(bound: &'static str, scope: Option<Scope>) -> Self {
         Self {
-            name,
+            bound,
+            scope,
             created: Instant::now(),
             last_refusal: AtomicU64::new(NOT_REACHED),
             limit: AtomicUsize::new(0),
@@ -45,7 +49,8 @@ impl BoundLog {
         self.limit.store(limit, Ordering::Relaxed);
         let before = self.last_refusal.swap(self.now(), Ordering::Relaxed);
         if before == NOT_REACHED {
-            warn!(limit, "too many {} are open", self.name);
+            let scope = self.scope.as_ref().map(display);
+            warn!(bound = self.bound, scope, limit, "a bound is reached; requests are refused");
         }
     }
 
@@ -64,7 +69,9 @@ impl BoundLog {
             Ordering::Relaxed,
         );
         if over.is_ok() {
-            info!(limit = self.limit.load(Ordering::Relaxed), "{} are admitted again", self.name);
+            let scope = self.scope.as_ref().map(display);
+            let limit = self.limit.load(Ordering::Relaxed);
+            info!(bound = self.bound, scope, limit, "a bound is no longer reached");
         }
     }
 
@@ -79,88 +86,67 @@ fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io,
-        sync::{Arc, Mutex},
-    };
-
     use tokio::time::advance;
 
     use super::*;
+    use crate::domain::{AccountName, Region, log_capture::LogCapture};
 
-    const BEGINS: &str = " WARN too many watches are open limit=3\n";
-    const IS_OVER: &str = " INFO watches are admitted again limit=3\n";
+    const REACHED: &str = "WARN a bound is reached; requests are refused bound=\"watches\" limit=3";
+    const OVER: &str = "INFO a bound is no longer reached bound=\"watches\" limit=3";
 
-    /// The log of this thread.
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl Log {
-        fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
-            let log = Self::default();
-            let writer = log.clone();
-            let subscriber = tracing_subscriber::fmt()
-                .without_time()
-                .with_target(false)
-                .with_ansi(false)
-                .with_writer(move || writer.clone())
-                .finish();
-            (log, tracing::subscriber::set_default(subscriber))
-        }
-
-        fn text(&self) -> String {
-            String::from_utf8(self.0.lock().expect("no panic").clone()).expect("UTF-8")
-        }
-    }
-
-    impl io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("no panic").write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+    fn watches() -> BoundLog {
+        BoundLog::new("watches", None)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_bound_that_is_not_reached_logs_nothing() {
-        let (log, _guard) = Log::capture();
-        let bound = BoundLog::new("watches");
+        let log = LogCapture::start();
+        let bound = watches();
         for _ in 0..100 {
             bound.admitted();
             advance(Duration::from_secs(1)).await;
         }
-        assert_eq!(log.text(), "");
+        assert!(log.lines().is_empty(), "{:?}", log.lines());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_bound_logs_once_that_it_refuses_and_once_that_it_admits_again() {
-        let (log, _guard) = Log::capture();
-        let bound = BoundLog::new("watches");
+        let log = LogCapture::start();
+        let bound = watches();
         for _ in 0..100 {
             bound.refused(3);
         }
-        assert_eq!(log.text(), BEGINS);
+        assert_eq!(log.lines(), [REACHED]);
         advance(CALM).await;
-        assert_eq!(log.text(), BEGINS, "the line waits for an admission");
+        assert_eq!(log.lines(), [REACHED], "the line waits for an admission");
         for _ in 0..100 {
             bound.admitted();
         }
-        assert_eq!(log.text(), [BEGINS, IS_OVER].concat());
+        assert_eq!(log.lines(), [REACHED, OVER]);
         bound.refused(3);
-        assert_eq!(log.text(), [BEGINS, IS_OVER, BEGINS].concat());
+        assert_eq!(log.lines(), [REACHED, OVER, REACHED]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_bound_that_refuses_and_admits_by_turns_logs_one_line() {
-        let (log, _guard) = Log::capture();
-        let bound = BoundLog::new("watches");
+        let log = LogCapture::start();
+        let bound = watches();
         for _ in 0..100 {
             bound.refused(3);
             advance(CALM * 9 / 10).await;
             bound.admitted();
         }
-        assert_eq!(log.text(), BEGINS);
+        assert_eq!(log.lines(), [REACHED]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_bound_of_a_scope_names_the_scope() {
+        let log = LogCapture::start();
+        let region = Region::parse("us-east-1").expect("valid");
+        let scope = Scope { account: AccountName::default(), region };
+        BoundLog::new("pending queries", Some(scope)).refused(7);
+        let expected = "WARN a bound is reached; requests are refused \
+            bound=\"pending queries\" scope=default/us-east-1 limit=7";
+        assert_eq!(log.lines(), [expected]);
     }
 }

@@ -6,6 +6,8 @@ mod error;
 mod filter;
 mod image;
 mod limits;
+#[cfg(test)]
+pub(crate) mod log_capture;
 mod name;
 mod task;
 mod time;

@@ -230,8 +230,8 @@ mod tests {
 
     use super::*;
     use crate::{
+        domain::log_capture::LogCapture,
         domain::{AccountName, Answer, DescribeResponse, DescribeTarget, Region},
-        ec2::log_capture::LogCapture,
     };
 
     fn ask() -> DescribeRequest {

@@ -10,8 +10,6 @@ mod client;
 mod codes;
 mod endpoint;
 mod error;
-#[cfg(test)]
-mod log_capture;
 mod response_integrity;
 mod retry;
 mod settings;
@@ -111,7 +109,8 @@ mod tests {
     use tokio::net::TcpListener;
     use tower::ServiceExt as _;
 
-    use super::{log_capture::LogCapture, *};
+    use super::*;
+    use crate::domain::log_capture::LogCapture;
     use crate::domain::{AccountName, DescribeRequest, DescribeTarget, ErrorKind, ListingFilter};
 
     #[tokio::test]

@@ -149,8 +149,8 @@ mod tests {
 
     use super::*;
     use crate::{
+        domain::log_capture::LogCapture,
         domain::{AccountName, Answer, DescribeTarget, ImageId, Region},
-        ec2::log_capture::LogCapture,
     };
 
     fn scope() -> Scope {

@@ -71,7 +71,7 @@ impl Watches {
             settings,
             pollers: Mutex::default(),
             permits: Arc::new(Semaphore::new(permits)),
-            bound_log: BoundLog::new("watches"),
+            bound_log: BoundLog::new("watches", None),
         }
     }
 

@@ -13,7 +13,7 @@ use tracing::{Dispatch, subscriber::DefaultGuard};
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
 
 /// The lines of the gateway that the current thread logs, from `debug` up, without times.
-pub(super) struct LogCapture {
+pub(crate) struct LogCapture {
     text: Text,
     _subscriber: DefaultGuard,
 }
@@ -22,7 +22,7 @@ pub(super) struct LogCapture {
 struct Text(Arc<Mutex<Vec<u8>>>);
 
 impl LogCapture {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         LazyLock::force(&SECOND);
         let text = Text::default();
         let writer = text.clone();
@@ -36,7 +36,7 @@ impl LogCapture {
         Self { text, _subscriber: tracing::subscriber::set_default(subscriber) }
     }
 
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let bytes = self.text.0.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&bytes);
         text.lines().map(|line| line.trim().to_owned()).collect()
