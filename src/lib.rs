@@ -11,4 +11,5 @@ pub mod grpc;
 pub mod proto;
 pub mod server;
 pub mod simulator;
+pub mod telemetry;
 pub mod watch;

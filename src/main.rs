@@ -1,4 +1,4 @@
-//! Reads the command line and runs one command.
+//! Entry point of the binary: the library reads the command line and runs the command.
 
 use std::process::ExitCode;
 

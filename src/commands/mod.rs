@@ -21,9 +21,11 @@ use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
 };
-use tracing_subscriber::EnvFilter;
 
-use crate::config::{self, ConfigError};
+use crate::{
+    config::{self, ConfigError},
+    telemetry::logs::{self, LogFormat},
+};
 
 /// EC2's store-image tasks over gRPC: ten thousand watchers cost what one costs.
 ///
@@ -53,19 +55,11 @@ struct Cli {
     log_format: LogFormat,
 
     /// What is logged: a level (error, warn, info, debug, trace) or tracing's filter directives.
-    #[arg(long, global = true, env = "AMISTORE_LOG", value_name = "FILTER", value_parser = log_filter, default_value = "info")]
+    #[arg(long, global = true, env = "AMISTORE_LOG", value_name = "FILTER", value_parser = logs::parse_filter, default_value = "info")]
     log: String,
 
     #[command(subcommand)]
     command: Commands,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    /// For people.
-    Text,
-    /// An object a line.
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -112,7 +106,7 @@ pub fn run() -> ExitCode {
         Err(ConfigError::Usage(error)) => error.exit(),
         Err(error) => return fail(&error),
     };
-    start_log(cli.log_format, &cli.log);
+    logs::start(cli.log_format, &cli.log);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
@@ -142,24 +136,6 @@ fn parse(
 fn fail(error: &dyn fmt::Display) -> ExitCode {
     eprintln!("error: {error}");
     ExitCode::from(2)
-}
-
-fn log_filter(text: &str) -> Result<String, String> {
-    match text.parse::<EnvFilter>() {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!(
-            "{error}; right is a level (error, warn, info, debug, trace) or amistore_gateway=debug"
-        )),
-    }
-}
-
-fn start_log(format: LogFormat, filter: &str) {
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(io::stderr);
-    match format {
-        LogFormat::Text => builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
-        LogFormat::Json => builder.json().init(),
-    }
 }
 
 /// A line on standard output. Where nobody reads on (`… | head`), there is nothing left to do.

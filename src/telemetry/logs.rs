@@ -1,0 +1,55 @@
+//! Log lines on standard error: their filter and their format.
+
+use std::io::{self, IsTerminal as _};
+
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+
+/// Format of the log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Plain text for people
+    Text,
+    /// One JSON object per line for programs
+    Json,
+}
+
+/// Checks that a text is a log filter, and returns it unchanged.
+///
+/// # Errors
+/// Returns the expected form and the fault if the text is not a level and not a list of directives.
+pub fn parse_filter(text: &str) -> Result<String, String> {
+    match text.parse::<EnvFilter>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!(
+            "expected a level (error, warn, info, debug, trace) or directives such as \
+             amistore_gateway=debug: {error}"
+        )),
+    }
+}
+
+/// Starts writing the log lines that pass the filter. The process calls this at most once.
+pub fn start(format: LogFormat, filter: &str) {
+    let filter = EnvFilter::new(filter);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_a_level_or_directives() {
+        assert_eq!(parse_filter("debug").as_deref(), Ok("debug"));
+        assert_eq!(
+            parse_filter("warn,amistore_gateway=debug").as_deref(),
+            Ok("warn,amistore_gateway=debug")
+        );
+        let error = parse_filter("amistore_gateway=loud").expect_err("no such level");
+        assert!(error.contains("expected a level"), "{error}");
+    }
+}
