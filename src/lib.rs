@@ -4,7 +4,6 @@
 pub mod api;
 pub mod cache;
 pub mod commands;
-pub mod config;
 pub mod domain;
 pub mod ec2;
 pub mod grpc;

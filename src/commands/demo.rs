@@ -15,9 +15,11 @@ use tokio::{task::JoinSet, time::interval};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Failure, ShutdownSignal, listen, print_line, progress::Progress, simulate};
+use super::{
+    Failure, ShutdownSignal, listen, print_line, progress::Progress, simulate,
+    values::positive_number,
+};
 use crate::{
-    config::positive_number,
     domain::{Region, wall_clock},
     ec2::Ec2,
     proto::{

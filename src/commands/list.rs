@@ -9,13 +9,11 @@ use serde_json::json;
 use super::{
     Failure, Output,
     client::{ScopeArgs, rpc_error, state_name, task_json, time_json, time_text},
+    values::duration,
 };
-use crate::{
-    config::duration,
-    proto::{
-        ListStoreImageTasksRequest, StoreImageTask, StoreImageTaskState,
-        store_image_task_service_client::StoreImageTaskServiceClient,
-    },
+use crate::proto::{
+    ListStoreImageTasksRequest, StoreImageTask, StoreImageTaskState,
+    store_image_task_service_client::StoreImageTaskServiceClient,
 };
 
 /// Lists store-image tasks, newest first, from a gateway.

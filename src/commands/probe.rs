@@ -7,8 +7,11 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use super::{Failure, client::ServerArgs};
-use crate::config::positive_duration;
+use super::{
+    Failure,
+    client::ServerArgs,
+    values::{duration_text, positive_duration},
+};
 
 /// Asks a gateway for its health: exit code 0 when it says SERVING, 1 otherwise, 2 on a usage
 /// error. For Dockerfile's HEALTHCHECK and Kubernetes.
@@ -38,7 +41,7 @@ impl Probe {
             }
             Ok(Ok(response)) => response.get_ref().status().as_str_name().to_owned(),
             Ok(Err(status)) => format!("{:?}: {}", status.code(), status.message()),
-            Err(_) => format!("no answer within {}", humantime::format_duration(self.timeout)),
+            Err(_) => format!("no answer within {}", duration_text(self.timeout)),
         };
         eprintln!("{said}");
         Ok(ExitCode::FAILURE)

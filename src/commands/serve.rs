@@ -4,10 +4,12 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 
-use super::{Failure, ShutdownSignal, listen};
+use super::{
+    Failure, ShutdownSignal, listen,
+    values::{duration, positive_duration, positive_number},
+};
 use crate::{
     cache,
-    config::{duration, positive_duration, positive_number},
     domain::Region,
     ec2::{self, Ec2, RateSettings, RetrySettings},
     grpc, server,

@@ -4,9 +4,11 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
 
-use super::{Failure, ShutdownSignal, listen};
+use super::{
+    Failure, ShutdownSignal, listen,
+    values::{duration, positive_duration, positive_number, share},
+};
 use crate::{
-    config::{duration, positive_duration, positive_number},
     domain::{Region, wall_clock},
     simulator::{self, FaultKind, Quota, Settings, Simulator, Story},
 };
@@ -78,13 +80,6 @@ pub(super) struct WorldArgs {
     /// How they fail; separate several with commas. Default: all that can heal.
     #[arg(long, env = "AMISTORE_SIMULATE_FAULTS", value_name = "KINDS", value_delimiter = ',')]
     faults: Vec<FaultKind>,
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
-        _ => Err("must be a number from 0 to 1, such as 0.05".to_owned()),
-    }
 }
 
 impl WorldArgs {
