@@ -16,7 +16,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{
-    Failure, ShutdownSignal, listen, print_line, progress::Progress, simulate,
+    listen::{GATEWAY_ADDRESS, SIMULATOR_ADDRESS, listen},
+    output::{Failure, print_line},
+    progress::Progress,
+    signals::ShutdownSignal,
+    simulate,
     values::positive_number,
 };
 use crate::{
@@ -41,7 +45,7 @@ pub(super) struct Demo {
         long,
         env = "AMISTORE_DEMO_LISTEN",
         value_name = "HOST:PORT",
-        default_value = "127.0.0.1:50051"
+        default_value = GATEWAY_ADDRESS
     )]
     listen: String,
 
@@ -50,7 +54,7 @@ pub(super) struct Demo {
         long,
         env = "AMISTORE_DEMO_SIMULATOR_LISTEN",
         value_name = "HOST:PORT",
-        default_value = "127.0.0.1:50052"
+        default_value = SIMULATOR_ADDRESS
     )]
     simulator_listen: String,
 

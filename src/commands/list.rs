@@ -1,14 +1,16 @@
 //! `list`: a table of tasks.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use comfy_table::{Table, TableStyle};
+use prost_types::Timestamp;
 use serde_json::json;
 
 use super::{
-    Failure, Output,
-    client::{ScopeArgs, rpc_error, state_name, task_json, time_json, time_text},
+    client::{ScopeArgs, rpc_error},
+    output::{Failure, Output, print_line},
+    task_format::{has_failed, task_json, time_json, time_text},
     values::duration,
 };
 use crate::proto::{
@@ -16,38 +18,41 @@ use crate::proto::{
     store_image_task_service_client::StoreImageTaskServiceClient,
 };
 
-/// Lists store-image tasks, newest first, from a gateway.
+/// Tasks per page, the most that a gateway sends.
+const PAGE_SIZE: i32 = 1000;
+
+/// Lists store-image tasks from a gateway, newest first.
 ///
-/// Exit codes: 0 when the tasks were listed and none of them failed, 1 when one of them is in the
-/// state failed, 2 on a usage or RPC error.
+/// Exit codes: 0 if the tasks are listed and none has failed, 1 if a listed task has failed, 2 on a
+/// usage or RPC error.
 #[derive(Debug, Args)]
 pub(super) struct List {
     #[command(flatten)]
     scope: ScopeArgs,
 
-    /// Only these images; give it several times, or separate with commas. Without --state and
-    /// --bucket: the latest task of each.
+    /// Images whose tasks to list, separated by commas or given several times. Without --state and
+    /// --bucket, the latest task of each image is listed.
     #[arg(long, env = "AMISTORE_LIST_IMAGE", value_name = "AMI", value_delimiter = ',')]
     image: Vec<String>,
 
-    /// Only tasks in these states.
+    /// States of the tasks to list, separated by commas; without this flag, all states.
     #[arg(long, env = "AMISTORE_LIST_STATE", value_name = "STATE", value_delimiter = ',')]
     state: Vec<StateArg>,
 
-    /// Only tasks into these buckets.
+    /// Buckets of the tasks to list, separated by commas; without this flag, all buckets.
     #[arg(long, env = "AMISTORE_LIST_BUCKET", value_name = "BUCKET", value_delimiter = ',')]
     bucket: Vec<String>,
 
-    /// At most so many tasks. Default: all.
-    #[arg(long, env = "AMISTORE_LIST_LIMIT", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Maximum number of tasks to list; without this flag, no maximum.
+    #[arg(long, env = "AMISTORE_LIST_LIMIT", value_name = "NUMBER", value_parser = value_parser!(u32).range(1..))]
     limit: Option<u32>,
 
-    /// How old the answer may be. Default: what the gateway finds right; 0s asks EC2 anew.
+    /// Maximum age of the answer, 0s to ask EC2 again; without this flag, the gateway decides.
     #[arg(long, env = "AMISTORE_LIST_MAX_STALENESS", value_name = "DURATION", value_parser = duration)]
-    max_staleness: Option<std::time::Duration>,
+    max_staleness: Option<Duration>,
 
-    /// A table for people, or one JSON object for programs.
-    #[arg(long, env = "AMISTORE_LIST_OUTPUT", value_name = "FORMAT", default_value = "table")]
+    /// Format of the output.
+    #[arg(long, env = "AMISTORE_LIST_OUTPUT", value_name = "FORMAT", default_value_t = Output::Table, value_enum)]
     output: Output,
 }
 
@@ -70,51 +75,70 @@ impl From<StateArg> for StoreImageTaskState {
 
 impl List {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
+        let (tasks, as_of) = self.fetch().await?;
+        match self.output {
+            Output::Table => print_line(table(&tasks)),
+            Output::Json => {
+                let tasks: Vec<_> = tasks.iter().map(task_json).collect();
+                print_line(json!({ "tasks": tasks, "asOf": time_json(as_of.as_ref()) }));
+            }
+        }
+        if tasks.iter().any(has_failed) { Ok(ExitCode::FAILURE) } else { Ok(ExitCode::SUCCESS) }
+    }
+
+    /// The tasks of all pages up to the limit, and the time as of which the last page is.
+    async fn fetch(&self) -> Result<(Vec<StoreImageTask>, Option<Timestamp>), Failure> {
         let mut client = StoreImageTaskServiceClient::new(self.scope.server.channel()?);
         let mut request = self.request();
         let mut tasks = Vec::new();
-        let as_of = loop {
-            let left = self.limit.map(|limit| limit as usize - tasks.len());
-            request.page_size =
-                left.map_or(1000, |left| i32::try_from(left.min(1000)).unwrap_or(1000));
-            let answer = client.list_store_image_tasks(request.clone()).await;
-            let page = answer.map_err(|status| Failure::message(rpc_error(&status)))?.into_inner();
+        loop {
+            request.page_size = self.page_size(tasks.len());
+            let page = match client.list_store_image_tasks(request.clone()).await {
+                Ok(page) => page.into_inner(),
+                Err(status) => return Err(Failure::Message(rpc_error(&status))),
+            };
             tasks.extend(page.tasks);
-            let enough = self.limit.is_some_and(|limit| tasks.len() >= limit as usize);
-            if page.next_page_token.is_empty() || enough {
-                break page.as_of;
+            if page.next_page_token.is_empty() || self.page_size(tasks.len()) == 0 {
+                return Ok((tasks, page.as_of));
             }
             request.page_token = page.next_page_token;
-        };
-        match self.output {
-            Output::Table => super::print_line(table(&tasks)),
-            Output::Json => {
-                let tasks: Vec<_> = tasks.iter().map(task_json).collect();
-                super::print_line(json!({ "tasks": tasks, "asOf": time_json(as_of.as_ref()) }));
-            }
         }
-        let failed = tasks.iter().any(super::client::has_failed);
-        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    /// Size of the next page after this many tasks: 0 once the limit is reached.
+    fn page_size(&self, listed: usize) -> i32 {
+        let Some(limit) = self.limit else { return PAGE_SIZE };
+        let left = (limit as usize).saturating_sub(listed);
+        match i32::try_from(left) {
+            Ok(left) => left.min(PAGE_SIZE),
+            Err(_) => PAGE_SIZE,
+        }
     }
 
     fn request(&self) -> ListStoreImageTasksRequest {
-        let max_staleness = self.max_staleness.map(|limit| prost_types::Duration {
-            seconds: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-            nanos: i32::try_from(limit.subsec_nanos()).unwrap_or_default(),
-        });
-        ListStoreImageTasksRequest {
+        let mut request = ListStoreImageTasksRequest {
             account: self.scope.account.clone(),
             region: self.scope.region.clone(),
             image_ids: self.image.clone(),
-            states: self
-                .state
-                .iter()
-                .map(|state| StoreImageTaskState::from(*state).into())
-                .collect(),
             buckets: self.bucket.clone(),
-            max_staleness,
             ..ListStoreImageTasksRequest::default()
+        };
+        for state in &self.state {
+            request.states.push(StoreImageTaskState::from(*state).into());
         }
+        if let Some(limit) = self.max_staleness {
+            request.max_staleness = Some(protobuf_duration(limit));
+        }
+        request
+    }
+}
+
+/// A duration in protobuf's form. A longer one than protobuf has becomes its longest.
+fn protobuf_duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        // Always below a billion.
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
     }
 }
 
@@ -126,7 +150,7 @@ fn table(tasks: &[StoreImageTask]) -> Table {
         table.add_row([
             task.image_id.clone(),
             task.bucket.clone(),
-            state_name(task).to_owned(),
+            task.state_text.clone(),
             format!("{} %", task.progress_percentage),
             time_text(task.start_time.as_ref()),
             time_text(task.estimated_completion_time.as_ref()),

@@ -1,108 +1,121 @@
-//! Watched tasks on a terminal as bars, and elsewhere as plain lines.
+//! Progress of watched tasks: bars on a terminal, plain lines elsewhere.
 
-use std::io::{IsTerminal as _, stdout};
+use std::{
+    io::{IsTerminal as _, stdout},
+    time::Duration,
+};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::client::{has_failed, is_terminal, state_name, time};
+use super::{
+    output,
+    task_format::{has_failed, is_terminal, time},
+};
 use crate::{
     domain::wall_clock,
     proto::{Degraded, StoreImageTask},
 };
 
-/// Where progress is shown.
+/// Standard output as the place of several tasks' progress.
 #[derive(Clone)]
 pub(super) struct Progress {
+    /// None if standard output is not a terminal.
     bars: Option<MultiProgress>,
 }
 
 impl Progress {
-    /// Bars where standard output is a terminal, lines elsewhere.
+    /// Bars if standard output is a terminal, else lines.
     pub(super) fn new() -> Self {
-        let bars = stdout()
-            .is_terminal()
-            .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stdout()));
-        Self { bars }
+        if !stdout().is_terminal() {
+            return Self { bars: None };
+        }
+        Self { bars: Some(MultiProgress::with_draw_target(ProgressDrawTarget::stdout())) }
     }
 
-    /// A place for one task.
+    /// Adds a task.
     pub(super) fn task(&self, name: String) -> TaskProgress {
-        let bar = self.bars.as_ref().map(|bars| {
-            let style = ProgressStyle::with_template("{prefix} [{bar:32}] {pos:>3} % {wide_msg}")
-                .expect("a template that is right")
-                .progress_chars("=> ");
-            let bar = ProgressBar::new(100).with_style(style).with_prefix(name.clone());
-            bars.add(bar)
-        });
-        TaskProgress { name, bar, last: String::new() }
+        let mut bar = None;
+        if let Some(bars) = &self.bars {
+            let style = style("{prefix} [{bar:32}] {pos:>3} % {wide_msg}").progress_chars("=> ");
+            let new = ProgressBar::new(100).with_style(style).with_prefix(name.clone());
+            bar = Some(bars.add(new));
+        }
+        TaskProgress { name, bar, last_line: String::new() }
     }
 
-    /// A line below all tasks, rewritten at each call; None where there are no bars.
+    /// Adds a line below the bars, whose text can be replaced; None without bars.
     pub(super) fn footer(&self) -> Option<ProgressBar> {
         let bars = self.bars.as_ref()?;
-        let style = ProgressStyle::with_template("{wide_msg}").expect("a template that is right");
-        Some(bars.add(ProgressBar::new_spinner().with_style(style)))
+        Some(bars.add(ProgressBar::new_spinner().with_style(style("{wide_msg}"))))
     }
 
-    /// A line of its own.
+    /// Prints a line, above the bars if there are any.
     pub(super) fn print_line(&self, line: &str) {
         match &self.bars {
-            // Above the bars; where the terminal is gone there is nobody to tell.
-            Some(bars) => bars.println(line).unwrap_or_default(),
-            None => super::print_line(line),
+            // Fails only if the terminal is gone, and the line's reader with it.
+            Some(bars) => _ = bars.println(line),
+            None => output::print_line(line),
         }
     }
 }
 
-/// One task's bar or lines.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("a valid template")
+}
+
+/// Progress of one task.
 pub(super) struct TaskProgress {
     name: String,
     bar: Option<ProgressBar>,
-    last: String,
+    last_line: String,
 }
 
 impl TaskProgress {
-    /// The task as it is now.
+    /// Shows the current state of the task.
     pub(super) fn update(&mut self, task: &StoreImageTask, degraded: Option<&Degraded>) {
-        let mut said = state_name(task).to_owned();
-        if has_failed(task) {
-            said = format!("{said}: {}", task.failure_reason);
-        }
-        if let Some(degraded) = degraded {
-            said = format!("{said} (EC2 cannot be asked: {})", degraded.reason);
-        }
-        let left = time(task.estimated_completion_time.as_ref())
-            .and_then(|end| end.duration_since(wall_clock()).ok())
-            .map(|left| {
-                format!(
-                    ", about {} left",
-                    humantime::format_duration(std::time::Duration::from_secs(left.as_secs()))
-                )
-            });
-        match &self.bar {
-            Some(bar) => {
-                bar.set_position(u64::try_from(task.progress_percentage).unwrap_or(0));
-                bar.set_message(format!("{said}{}", left.unwrap_or_default()));
-                if is_terminal(task) {
-                    bar.abandon();
-                }
-            }
-            None => self.line(format!("{:>3} % {said}", task.progress_percentage)),
+        let state = state_text(task, degraded);
+        let Some(bar) = &self.bar else {
+            return self.print(format!("{:>3} % {state}", task.progress_percentage));
+        };
+        bar.set_position(u64::try_from(task.progress_percentage).unwrap_or(0));
+        bar.set_message(format!("{state}{}", time_left_text(task)));
+        if is_terminal(task) {
+            bar.abandon();
         }
     }
 
-    /// Something else than a task's state.
-    pub(super) fn print_line(&mut self, said: &str) {
+    /// Shows a text in the place of the state.
+    pub(super) fn message(&mut self, text: String) {
         match &self.bar {
-            Some(bar) => bar.set_message(said.to_owned()),
-            None => self.line(said.to_owned()),
+            Some(bar) => bar.set_message(text),
+            None => self.print(text),
         }
     }
 
-    fn line(&mut self, said: String) {
-        if said != self.last {
-            super::print_line(format_args!("{} {said}", self.name));
-            self.last = said;
+    /// Prints a line, unless it repeats the last one.
+    fn print(&mut self, line: String) {
+        if line != self.last_line {
+            output::print_line(format_args!("{} {line}", self.name));
+            self.last_line = line;
         }
     }
+}
+
+fn state_text(task: &StoreImageTask, degraded: Option<&Degraded>) -> String {
+    let mut text = task.state_text.clone();
+    if has_failed(task) {
+        text = format!("{text}: {}", task.failure_reason);
+    }
+    if let Some(degraded) = degraded {
+        text = format!("{text} (EC2 cannot be asked: {})", degraded.reason);
+    }
+    text
+}
+
+/// `, about 2m left`, or nothing if the end is unknown or past.
+fn time_left_text(task: &StoreImageTask) -> String {
+    let Some(end) = time(task.estimated_completion_time.as_ref()) else { return String::new() };
+    let Ok(left) = end.duration_since(wall_clock()) else { return String::new() };
+    let left = Duration::from_secs(left.as_secs());
+    format!(", about {} left", humantime::format_duration(left))
 }

@@ -5,7 +5,9 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use clap::Args;
 
 use super::{
-    Failure, ShutdownSignal, listen,
+    listen::{SIMULATOR_ADDRESS, listen},
+    output::{Failure, print_line},
+    signals::ShutdownSignal,
     values::{duration, positive_duration, positive_number, share},
 };
 use crate::{
@@ -22,7 +24,7 @@ pub(super) struct Simulate {
         long,
         env = "AMISTORE_SIMULATE_LISTEN",
         value_name = "HOST:PORT",
-        default_value = "127.0.0.1:50052"
+        default_value = SIMULATOR_ADDRESS
     )]
     listen: String,
 
@@ -112,17 +114,14 @@ impl Simulate {
         let stop = ShutdownSignal::listen()?;
         println!("# EC2 is simulated at {}; Ctrl-C ends it.", listener.local_addr()?);
         for (key, value) in environment(listener.local_addr()?, &self.world.regions) {
-            super::print_line(format_args!("export {key}={value}"));
+            print_line(format_args!("export {key}={value}"));
         }
         for region in &self.world.regions {
             let images = simulator.images_without_task(region.as_str());
-            super::print_line(format_args!(
-                "# images without a task in {region}: {}",
-                images.join(" ")
-            ));
+            print_line(format_args!("# images without a task in {region}: {}", images.join(" ")));
         }
         simulator::serve(simulator.clone(), listener, stop.requested()).await;
-        super::print_line(format_args!("# {} calls came", simulator.calls()));
+        print_line(format_args!("# {} calls came", simulator.calls()));
         Ok(ExitCode::SUCCESS)
     }
 }

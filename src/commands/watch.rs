@@ -3,34 +3,35 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::sleep};
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
 use super::{
-    Failure, Output,
-    client::{ScopeArgs, has_failed, is_terminal, rpc_error, task_json, time_json},
+    client::{ScopeArgs, rpc_error},
+    output::{Failure, INTERRUPTED, Output, print_line},
     progress::{Progress, TaskProgress},
+    task_format::{has_failed, is_terminal, task_json, time_json},
 };
 use crate::proto::{
-    StoreImageTask, WatchStoreImageTaskRequest, WatchStoreImageTaskResponse,
+    Degraded, StoreImageTask, WatchStoreImageTaskRequest, WatchStoreImageTaskResponse,
     store_image_task_service_client::StoreImageTaskServiceClient,
 };
 
-/// Follows the latest store-image task of one or many images until all are over.
+/// Follows the latest store-image task of each given image until all have ended.
 ///
-/// A connection that breaks, or a gateway that is replaced, is survived: the watch calls again,
-/// up to ten times in a row.
+/// If the connection breaks or the gateway is replaced, the command calls again, up to ten times in
+/// a row.
 ///
-/// Exit codes: 0 when all tasks are completed, 1 when a task failed, 2 on a usage or RPC error,
+/// Exit codes: 0 if all tasks have completed, 1 if a task has failed, 2 on a usage or RPC error,
 /// 130 after Ctrl-C.
 #[derive(Debug, Args)]
 pub(super) struct Watch {
     #[command(flatten)]
     scope: ScopeArgs,
 
-    /// The images; give it several times, or separate with commas.
+    /// Images whose tasks to follow, separated by commas or given several times.
     #[arg(
         long,
         env = "AMISTORE_WATCH_IMAGE",
@@ -40,48 +41,65 @@ pub(super) struct Watch {
     )]
     image: Vec<String>,
 
-    /// Only the task into this bucket. Default: into any.
-    #[arg(long, env = "AMISTORE_WATCH_BUCKET", value_name = "BUCKET", default_value = "")]
+    /// Bucket of the tasks to follow; without this flag, any bucket.
+    #[arg(
+        long,
+        env = "AMISTORE_WATCH_BUCKET",
+        value_name = "BUCKET",
+        default_value = "",
+        hide_default_value = true
+    )]
     bucket: String,
 
-    /// Wait for a task to show up where there is none.
+    /// Wait for a task to appear if an image has none.
     #[arg(long, env = "AMISTORE_WATCH_WAIT")]
     wait: bool,
 
-    /// Progress bars for people (lines on a pipe), or a JSON object a message for programs.
-    #[arg(long, env = "AMISTORE_WATCH_OUTPUT", value_name = "FORMAT", default_value = "table")]
+    /// Format of the output: progress bars (lines if it is not a terminal), or a JSON object for
+    /// each message.
+    #[arg(long, env = "AMISTORE_WATCH_OUTPUT", value_name = "FORMAT", default_value_t = Output::Table, value_enum)]
     output: Output,
 }
 
-/// So often in a row is called again.
-const MOST_RETRIES: u32 = 10;
+/// Calls in a row that may fail, the first not included.
+const MAX_RETRIES: u32 = 10;
+/// Pause before a retry if the gateway asks for none, in which case it may just be starting.
+const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause before a retry, even if the gateway asks for more: a person may be waiting.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 impl Watch {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
-        let client = StoreImageTaskServiceClient::new(self.scope.server.channel()?);
-        let progress = Progress::new();
-        let mut watches = JoinSet::new();
-        for image in &self.image {
-            let shown = match self.output {
-                Output::Table => Shown::Progress(progress.task(image.clone())),
-                Output::Json => Shown::Json,
-            };
-            watches.spawn(follow(client.clone(), self.request(image), shown));
-        }
+        let mut watches = self.start()?;
         let mut code = ExitCode::SUCCESS;
         loop {
             let ended = tokio::select! {
                 ended = watches.join_next() => ended,
-                _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
+                _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(INTERRUPTED)),
             };
             match ended {
                 None => return Ok(code),
                 Some(Ok(Ok(task))) if has_failed(&task) => code = ExitCode::FAILURE,
                 Some(Ok(Ok(_))) => {}
-                Some(Ok(Err(status))) => return Err(Failure::message(rpc_error(&status))),
-                Some(Err(died)) => return Err(Failure::message(died)),
+                Some(Ok(Err(status))) => return Err(Failure::Message(rpc_error(&status))),
+                Some(Err(panic)) => return Err(Failure::message(panic)),
             }
         }
+    }
+
+    /// Starts a watch for each image.
+    fn start(&self) -> Result<JoinSet<Result<StoreImageTask, Status>>, Failure> {
+        let client = StoreImageTaskServiceClient::new(self.scope.server.channel()?);
+        let progress = Progress::new();
+        let mut watches = JoinSet::new();
+        for image in &self.image {
+            let display = match self.output {
+                Output::Table => Display::Progress(progress.task(image.clone())),
+                Output::Json => Display::Json,
+            };
+            watches.spawn(follow(client.clone(), self.request(image), display));
+        }
+        Ok(watches)
     }
 
     fn request(&self, image: &str) -> WatchStoreImageTaskRequest {
@@ -96,77 +114,97 @@ impl Watch {
     }
 }
 
-/// How the messages of one watch are shown.
-enum Shown {
+/// Display of one watch's messages.
+enum Display {
     Progress(TaskProgress),
     Json,
 }
 
-impl Shown {
+impl Display {
     fn message(&mut self, message: &WatchStoreImageTaskResponse) {
-        match (self, &message.task) {
-            (Self::Progress(progress), Some(task)) => {
-                progress.update(task, message.degraded.as_ref());
-            }
-            (Self::Progress(_), None) => {}
-            (Self::Json, task) => {
-                let degraded = message.degraded.as_ref().map(|degraded| {
-                    json!({ "code": degraded.code, "reason": degraded.reason, "since": time_json(degraded.since.as_ref()) })
-                });
-                let line = json!({
-                    "kind": message.kind().as_str_name(),
-                    "task": task.as_ref().map(task_json),
-                    "asOf": time_json(message.as_of.as_ref()),
-                    "degraded": degraded,
-                });
-                super::print_line(line);
+        match self {
+            Self::Json => print_line(message_json(message)),
+            Self::Progress(progress) => {
+                if let Some(task) = &message.task {
+                    progress.update(task, message.degraded.as_ref());
+                }
             }
         }
     }
 
-    fn trouble(&mut self, status: &Status) {
+    fn retry(&mut self, status: &Status) {
         if let Self::Progress(progress) = self {
-            progress.print_line(&format!("{}; calling again", rpc_error(status)));
+            progress.message(format!("{}; calling again", rpc_error(status)));
         }
     }
 }
 
-/// Follows one task to its end. Each message carries the whole state, so calling again is all that
-/// there is to resuming.
+fn message_json(message: &WatchStoreImageTaskResponse) -> Value {
+    json!({
+        "kind": message.kind().as_str_name(),
+        "task": message.task.as_ref().map(task_json),
+        "asOf": time_json(message.as_of.as_ref()),
+        "degraded": message.degraded.as_ref().map(degraded_json),
+    })
+}
+
+fn degraded_json(degraded: &Degraded) -> Value {
+    json!({
+        "code": degraded.code,
+        "reason": degraded.reason,
+        "since": time_json(degraded.since.as_ref()),
+    })
+}
+
+/// Follows one task to its end. A retry needs nothing from the call before it, because each message
+/// carries the whole state.
 async fn follow(
     mut client: StoreImageTaskServiceClient<Channel>,
     request: WatchStoreImageTaskRequest,
-    mut shown: Shown,
+    mut display: Display,
 ) -> Result<StoreImageTask, Status> {
     let mut retries = 0;
     loop {
-        let status = match watch_once(&mut client, &request, &mut shown, &mut retries).await {
+        let status = match watch_once(&mut client, &request, &mut display, &mut retries).await {
             Ok(task) => return Ok(task),
             Err(status) => status,
         };
-        if status.code() != Code::Unavailable || retries >= MOST_RETRIES {
+        if status.code() != Code::Unavailable || retries >= MAX_RETRIES {
             return Err(status);
         }
-        shown.trouble(&status);
-        let asked = status.get_details_retry_info().and_then(|info| info.retry_delay);
-        sleep(asked.unwrap_or(Duration::from_secs(1)).min(Duration::from_secs(10))).await;
+        display.retry(&status);
+        sleep(pause(&status)).await;
         retries += 1;
     }
 }
 
+/// Follows one task to the end of one call. Resets `retries` when the gateway answers.
 async fn watch_once(
     client: &mut StoreImageTaskServiceClient<Channel>,
     request: &WatchStoreImageTaskRequest,
-    shown: &mut Shown,
+    display: &mut Display,
     retries: &mut u32,
 ) -> Result<StoreImageTask, Status> {
     let mut messages = client.watch_store_image_task(request.clone()).await?.into_inner();
     let mut last = None;
     while let Some(message) = messages.message().await? {
         *retries = 0;
-        shown.message(&message);
+        display.message(&message);
         last = message.task;
     }
-    last.filter(is_terminal)
-        .ok_or_else(|| Status::unavailable("the stream ended before the task did"))
+    match last {
+        Some(task) if is_terminal(&task) => Ok(task),
+        _ => Err(Status::unavailable("the stream ended before the task did")),
+    }
+}
+
+/// Pause that the gateway asks for, within bounds.
+fn pause(status: &Status) -> Duration {
+    let mut pause = DEFAULT_PAUSE;
+    if let Some(retry) = status.get_details_retry_info()
+        && let Some(delay) = retry.retry_delay
+    {
+        pause = delay;
+    }
+    pause.min(MAX_PAUSE)
 }

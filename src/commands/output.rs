@@ -1,0 +1,59 @@
+//! Output of the commands: lines on standard output, failures and exit codes.
+
+use std::{
+    fmt,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::ValueEnum;
+
+use crate::server::ServeError;
+
+/// Exit code of a command that could not do its work, usage errors included.
+const CANNOT_RUN: u8 = 2;
+/// Exit code after Ctrl-C: 128 plus the number of SIGINT, as shells have it.
+pub(super) const INTERRUPTED: u8 = 130;
+
+/// Format in which a client command prints what it receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    /// Text for people
+    Table,
+    /// JSON for programs
+    Json,
+}
+
+/// Reason for which a command fails, printed to the user as it is.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("{0}")]
+    Message(String),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+impl Failure {
+    /// A failure with this text.
+    pub(super) fn message(text: impl fmt::Display) -> Self {
+        Self::Message(text.to_string())
+    }
+}
+
+/// Prints an error to standard error, and returns the exit code for it.
+pub(super) fn fail(error: &dyn fmt::Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(CANNOT_RUN)
+}
+
+/// Prints a line to standard output. Exits the process if the line cannot be written: with success
+/// if the reader has closed the pipe (`… | head`), else with failure.
+pub(super) fn print_line(line: impl fmt::Display) {
+    let Err(error) = writeln!(io::stdout().lock(), "{line}") else { return };
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        std::process::exit(0);
+    }
+    std::process::exit(CANNOT_RUN.into());
+}
