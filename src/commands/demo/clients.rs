@@ -1,0 +1,144 @@
+//! Clients of the demo's gateway, and the count of their answers.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{task::JoinSet, time::interval};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
+
+use super::simulation::{RunningTask, Simulation};
+use crate::{
+    commands::{
+        output::Failure,
+        progress::{Progress, TaskProgress},
+    },
+    domain::Region,
+    proto::{
+        ListStoreImageTasksRequest, WatchStoreImageTaskRequest,
+        store_image_task_service_client::StoreImageTaskServiceClient,
+    },
+};
+
+/// Clients that share one connection to the gateway.
+pub(super) struct Clients {
+    channel: Channel,
+    simulation: Arc<Simulation>,
+    counts: Arc<Counts>,
+}
+
+/// Answers that the clients have received.
+#[derive(Default)]
+struct Counts {
+    lists: AtomicU64,
+    messages: AtomicU64,
+}
+
+impl Clients {
+    /// Clients of the gateway at `address`, which connect when they first ask.
+    pub(super) fn new(address: SocketAddr, simulation: Arc<Simulation>) -> Result<Self, Failure> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"));
+        let channel = endpoint.map_err(Failure::message)?.connect_lazy();
+        Ok(Self { channel, simulation, counts: Arc::default() })
+    }
+
+    /// Starts a watch of each running task, and shows its progress.
+    pub(super) fn watch_all(&self, progress: &Progress) -> JoinSet<()> {
+        let mut watches = JoinSet::new();
+        for task in &self.simulation.running {
+            let task_progress = progress.task(format!("{:<10} {}", task.region, task.image_id));
+            watches.spawn(self.watch(task, Some(task_progress)));
+        }
+        watches
+    }
+
+    /// Starts this many clients that watch, and as many that list. They end when the caller drops
+    /// the set.
+    pub(super) fn start_background(&self, number: usize) -> JoinSet<()> {
+        let mut clients = JoinSet::new();
+        for task in self.simulation.running.iter().cycle().take(number) {
+            clients.spawn(self.watch(task, None));
+            clients.spawn(self.list_each_second(&task.region));
+        }
+        clients
+    }
+
+    /// The count of answers, beside the count of EC2 calls.
+    pub(super) fn summary(&self) -> String {
+        let lists = self.counts.lists.load(Ordering::Relaxed);
+        let messages = self.counts.messages.load(Ordering::Relaxed);
+        let calls = self.simulation.ec2.calls();
+        format!("{lists} Lists answered and {messages} watch messages sent, for {calls} EC2 calls")
+    }
+
+    fn watch(
+        &self,
+        task: &RunningTask,
+        progress: Option<TaskProgress>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let request = WatchStoreImageTaskRequest {
+            region: task.region.to_string(),
+            image_id: task.image_id.clone(),
+            ..WatchStoreImageTaskRequest::default()
+        };
+        let (channel, counts) = (self.channel.clone(), self.counts.clone());
+        async move {
+            if let Err(status) = follow(channel, request, &counts, progress).await {
+                tracing::warn!(code = ?status.code(), "a watch ended: {}", status.message());
+            }
+        }
+    }
+
+    fn list_each_second(&self, region: &Region) -> impl Future<Output = ()> + Send + use<> {
+        let request = ListStoreImageTasksRequest {
+            region: region.to_string(),
+            ..ListStoreImageTasksRequest::default()
+        };
+        list_each_second(self.channel.clone(), request, self.counts.clone())
+    }
+}
+
+async fn follow(
+    channel: Channel,
+    request: WatchStoreImageTaskRequest,
+    counts: &Counts,
+    mut progress: Option<TaskProgress>,
+) -> Result<(), Status> {
+    let mut client = StoreImageTaskServiceClient::new(channel);
+    let mut messages = client.watch_store_image_task(request).await?.into_inner();
+    while let Some(message) = messages.message().await? {
+        counts.messages.fetch_add(1, Ordering::Relaxed);
+        if let Some(progress) = &mut progress
+            && let Some(task) = &message.task
+        {
+            progress.update(task, message.degraded.as_ref());
+        }
+    }
+    Ok(())
+}
+
+async fn list_each_second(
+    channel: Channel,
+    request: ListStoreImageTasksRequest,
+    counts: Arc<Counts>,
+) {
+    let mut client = StoreImageTaskServiceClient::new(channel);
+    let mut tick = interval(Duration::from_secs(1));
+    loop {
+        tick.tick().await;
+        match client.list_store_image_tasks(request.clone()).await {
+            Ok(_) => _ = counts.lists.fetch_add(1, Ordering::Relaxed),
+            Err(status) => {
+                tracing::warn!(code = ?status.code(), "a List failed: {}", status.message());
+            }
+        }
+    }
+}

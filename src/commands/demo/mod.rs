@@ -1,0 +1,123 @@
+//! `demo`: a gateway, a simulated EC2 and many clients in one process.
+
+mod clients;
+mod display;
+mod introduction;
+mod simulation;
+
+use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+
+use clap::{Args, value_parser};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    listen::{GATEWAY_ADDRESS, SIMULATOR_ADDRESS, listen},
+    output::{Failure, print_line},
+    progress::Progress,
+    signals::ShutdownSignal,
+    values::positive_number,
+};
+use crate::{
+    domain::Region,
+    ec2::Ec2,
+    server::{self, ServeError},
+    simulator,
+};
+use clients::Clients;
+use simulation::Simulation;
+
+/// Shows the gateway with many clients on an embedded EC2 simulator, without an AWS account.
+///
+/// The clients watch and list tasks in two regions. The command counts their answers beside the EC2
+/// calls, and serves until Ctrl-C, so that the grpcurl lines that it prints work meanwhile.
+#[derive(Debug, Args)]
+pub(super) struct Demo {
+    /// Address on which the gateway listens; port 0 takes a free port.
+    #[arg(
+        long,
+        env = "AMISTORE_DEMO_LISTEN",
+        value_name = "HOST:PORT",
+        default_value = GATEWAY_ADDRESS
+    )]
+    listen: String,
+
+    /// Address on which the simulator listens; port 0 takes a free port.
+    #[arg(
+        long,
+        env = "AMISTORE_DEMO_SIMULATOR_LISTEN",
+        value_name = "HOST:PORT",
+        default_value = SIMULATOR_ADDRESS
+    )]
+    simulator_listen: String,
+
+    /// Seed of the simulation; the same seed gives the same tasks.
+    #[arg(long, env = "AMISTORE_DEMO_SEED", value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
+
+    /// Factor by which tasks run faster; at 1, a task takes 45s to 2m.
+    #[arg(long, env = "AMISTORE_DEMO_SPEED", value_name = "FACTOR", value_parser = positive_number, default_value = "1")]
+    speed: f64,
+
+    /// Number of clients that watch; as many others list once per second.
+    #[arg(long, env = "AMISTORE_DEMO_CLIENTS", value_name = "NUMBER", value_parser = value_parser!(u32).range(1..=2000), default_value_t = 100)]
+    clients: u32,
+
+    /// Exit after the last watched task has ended, instead of serving on.
+    #[arg(long, env = "AMISTORE_DEMO_EXIT")]
+    exit: bool,
+}
+
+impl Demo {
+    pub(super) async fn run(self) -> Result<ExitCode, Failure> {
+        let gateway = listen(&self.listen, "--listen").await?;
+        let ec2 = listen(&self.simulator_listen, "--simulator-listen").await?;
+        let signal = ShutdownSignal::listen()?;
+        let (address, ec2_address) = (gateway.local_addr()?, ec2.local_addr()?);
+        let simulation = Arc::new(Simulation::new(self.seed, self.speed));
+        introduction::print(address, ec2_address, &simulation);
+
+        // Ends with the process: the gateway may have calls in progress while it drains.
+        tokio::spawn(simulator::serve(simulation.ec2.clone(), ec2, std::future::pending()));
+        let stop = CancellationToken::new();
+        let serving = start_gateway(gateway, ec2_address, &simulation.regions, stop.clone());
+        let clients = Clients::new(address, simulation)?;
+        tokio::select! {
+            shown = self.show(&clients) => shown?,
+            () = signal.requested() => {}
+        }
+        stop.cancel();
+        serving.await.map_err(Failure::message)??;
+        print_line(clients.summary());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Shows the running tasks while clients ask, until they have ended if `--exit` is given, else
+    /// forever.
+    async fn show(&self, clients: &Clients) -> Result<(), Failure> {
+        let progress = Progress::new();
+        display::show(&progress, clients, self.clients as usize).await?;
+        if !self.exit {
+            progress.print_line("All watched tasks are over. The gateway serves on until Ctrl-C.");
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+}
+
+fn start_gateway(
+    listener: TcpListener,
+    ec2: SocketAddr,
+    regions: &[Region],
+    stop: CancellationToken,
+) -> JoinHandle<Result<(), ServeError>> {
+    let settings = server::Settings {
+        default_region: regions.first().cloned(),
+        ..server::Settings::default()
+    };
+    let ec2 = Ec2::at_endpoint(&format!("http://{ec2}"), settings.ec2.clone());
+    let make_upstream = ec2.make_upstream();
+    tokio::spawn(
+        async move { server::serve(listener, settings, make_upstream, stop.cancelled()).await },
+    )
+}

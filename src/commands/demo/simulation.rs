@@ -1,0 +1,47 @@
+//! The simulated EC2 of the demo.
+
+use std::sync::Arc;
+
+use crate::{
+    domain::{Region, wall_clock},
+    simulator::{Settings, Simulator},
+};
+
+/// A simulated EC2, and what the demo shows of it.
+pub(super) struct Simulation {
+    pub(super) ec2: Arc<Simulator>,
+    pub(super) regions: Vec<Region>,
+    /// The tasks that run at the start.
+    pub(super) running: Vec<RunningTask>,
+}
+
+pub(super) struct RunningTask {
+    pub(super) region: Region,
+    pub(super) image_id: String,
+}
+
+impl Simulation {
+    pub(super) fn new(seed: u64, speed: f64) -> Self {
+        let settings = Settings { seed, speed, ..Settings::starting_at(wall_clock()) };
+        let mut regions = Vec::new();
+        for name in &settings.regions {
+            regions.push(Region::parse(name).expect("the simulator's default regions are valid"));
+        }
+        let ec2 = Arc::new(Simulator::new(settings));
+        let running = running_tasks(&ec2, &regions);
+        Self { ec2, regions, running }
+    }
+}
+
+fn running_tasks(ec2: &Simulator, regions: &[Region]) -> Vec<RunningTask> {
+    let now = ec2.now();
+    let mut running = Vec::new();
+    for region in regions {
+        for task in ec2.tasks(region.as_str()) {
+            if task.is_running(now) {
+                running.push(RunningTask { region: region.clone(), image_id: task.image_id });
+            }
+        }
+    }
+    running
+}
