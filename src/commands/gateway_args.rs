@@ -1,10 +1,12 @@
-//! Flags of a gateway, and the settings that they make.
+//! Flags of a gateway, and the settings that they make. Their defaults are the settings' own.
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, value_parser};
 
-use super::values::{duration, positive_duration, positive_number};
+use super::values::{
+    byte_size, byte_size_text, duration, duration_text, positive_duration, positive_number,
+};
 use crate::{
     cache,
     domain::Region,
@@ -13,151 +15,197 @@ use crate::{
     watch::{self, Bounds},
 };
 
-/// All that can be set of a gateway.
 #[derive(Debug, Args)]
 pub(super) struct GatewayArgs {
-    /// The region of requests that name none. Default: the AWS SDK's.
+    /// Region of requests that name none; without this flag, the AWS SDK's region.
     #[arg(long, env = "AMISTORE_DEFAULT_REGION", value_name = "REGION")]
     default_region: Option<Region>,
 
-    /// The only regions that may be asked for; separate several with commas. Default: all.
+    /// Regions that requests may name, separated by commas; without this flag, all regions.
     #[arg(long, env = "AMISTORE_ALLOWED_REGIONS", value_name = "REGIONS", value_delimiter = ',')]
     allowed_regions: Vec<Region>,
 
-    /// How old an answer may be when a request does not say (max_staleness).
-    #[arg(long, env = "AMISTORE_TTL", value_name = "DURATION", value_parser = duration, default_value = "5s")]
-    ttl: Duration,
-
-    /// For this long past the TTL, the old answer is given at once and refreshed behind it; 0s
-    /// switches it off.
-    #[arg(long, env = "AMISTORE_STALE_WHILE_REVALIDATE", value_name = "DURATION", value_parser = duration, default_value = "5s")]
-    stale_while_revalidate: Duration,
-
-    /// For this long past the TTL, the old answer is given when EC2 cannot be asked or takes longer
-    /// than two seconds; 0s switches it off.
-    #[arg(long, env = "AMISTORE_STALE_IF_ERROR", value_name = "DURATION", value_parser = duration, default_value = "5m")]
-    stale_if_error: Duration,
-
-    /// How long a refusal (denied, bad ID) is remembered; 0s switches it off.
-    #[arg(long, env = "AMISTORE_REFUSAL_TTL", value_name = "DURATION", value_parser = duration, default_value = "1s")]
-    refusal_ttl: Duration,
-
-    /// Most accounts and regions that are kept at once; twice as many may be in use.
-    #[arg(long, env = "AMISTORE_MAX_SCOPES", value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..), default_value_t = 64)]
-    max_scopes: u64,
-
-    /// A scope that nobody asked about for this long is forgotten.
-    #[arg(long, env = "AMISTORE_SCOPE_IDLE", value_name = "DURATION", value_parser = positive_duration, default_value = "1h")]
-    scope_idle: Duration,
-
-    /// Most requests that may wait for EC2 at once, in each scope.
-    #[arg(long, env = "AMISTORE_MAX_WAITING", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value_t = 100_000)]
-    max_waiting: u32,
-
-    /// Most different questions that may wait for EC2 at once, in each scope.
-    #[arg(long, env = "AMISTORE_MAX_QUERIES", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value_t = 10_000)]
-    max_queries: u32,
-
-    /// Most tasks that are kept of each scope; about 400 bytes each.
-    #[arg(long, env = "AMISTORE_MAX_TASKS", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1_000..), default_value_t = 200_000)]
-    max_tasks: u32,
-
-    /// Most bytes of encoded answers that are kept to be sent again, all scopes together; 0
-    /// switches it off.
-    #[arg(long, env = "AMISTORE_MAX_ANSWER_BYTES", value_name = "NUMBER", default_value_t = 64 << 20)]
-    max_answer_bytes: u64,
-
-    /// EC2 is asked for a watched task no more often than this.
-    #[arg(long, env = "AMISTORE_WATCH_MIN_INTERVAL", value_name = "DURATION", value_parser = positive_duration, default_value = "2500ms")]
-    watch_min_interval: Duration,
-
-    /// EC2 is asked for a watched task at least this often.
-    #[arg(long, env = "AMISTORE_WATCH_MAX_INTERVAL", value_name = "DURATION", value_parser = positive_duration, default_value = "30s")]
-    watch_max_interval: Duration,
-
-    /// Most watches that may be open at once.
-    #[arg(long, env = "AMISTORE_MAX_WATCHES", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value_t = 50_000)]
-    max_watches: u32,
-
-    /// How long one attempt of an EC2 call may take.
-    #[arg(long, env = "AMISTORE_ATTEMPT_TIMEOUT", value_name = "DURATION", value_parser = positive_duration, default_value = "10s")]
-    attempt_timeout: Duration,
-
-    /// Most attempts of an EC2 call that fails transiently, the first included.
-    #[arg(long, env = "AMISTORE_MAX_ATTEMPTS", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=10), default_value_t = 3)]
-    max_attempts: u32,
-
-    /// EC2 calls of a scope in a burst. EC2 grants an account 50 per region, to all callers
-    /// together.
-    #[arg(long, env = "AMISTORE_CALL_BURST", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value_t = 40)]
-    call_burst: u32,
-
-    /// EC2 calls of a scope a second, in the long run. EC2 grants an account 0.5 per region, to
-    /// all callers together.
-    #[arg(long, env = "AMISTORE_CALL_RATE", value_name = "PER SECOND", value_parser = positive_number, default_value = "0.4")]
-    call_rate: f64,
-
-    /// How long a List, or the beginning of a Watch, may take when the client sets no deadline.
-    #[arg(long, env = "AMISTORE_REQUEST_TIMEOUT", value_name = "DURATION", value_parser = positive_duration, default_value = "30s")]
+    /// Time limit of a List, or of the start of a Watch, if the client sets no deadline.
+    #[arg(long, env = "AMISTORE_REQUEST_TIMEOUT", value_name = "DURATION", value_parser = positive_duration, default_value = duration_text(grpc::Settings::default().request_timeout))]
     request_timeout: Duration,
 
-    /// How long a shutdown waits for requests that are under way.
-    #[arg(long, env = "AMISTORE_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "35s")]
+    /// Time limit of a shutdown, for requests in progress to finish.
+    #[arg(long, env = "AMISTORE_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = duration_text(server::Settings::default().drain_timeout))]
     drain_timeout: Duration,
+
+    #[command(flatten)]
+    cache: CacheArgs,
+
+    #[command(flatten)]
+    watch: WatchArgs,
+
+    #[command(flatten)]
+    ec2: Ec2Args,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Cache options")]
+struct CacheArgs {
+    /// Maximum age of an answer, if the request does not set max_staleness.
+    #[arg(long, env = "AMISTORE_TTL", value_name = "DURATION", value_parser = duration, default_value = duration_text(cache::Settings::default().ttl))]
+    ttl: Duration,
+
+    /// Time past the TTL during which a stale answer is served while it is refreshed in the
+    /// background; 0s disables this.
+    #[arg(long, env = "AMISTORE_STALE_WHILE_REVALIDATE", value_name = "DURATION", value_parser = duration, default_value = duration_text(cache::Settings::default().stale_while_revalidate))]
+    stale_while_revalidate: Duration,
+
+    /// Time past the TTL during which a stale answer is served if EC2 fails transiently or takes
+    /// longer than two seconds, or the call budget is spent; 0s disables this.
+    #[arg(long, env = "AMISTORE_STALE_IF_ERROR", value_name = "DURATION", value_parser = duration, default_value = duration_text(cache::Settings::default().stale_if_error))]
+    stale_if_error: Duration,
+
+    /// Time for which a refusal by EC2 (access denied, bad image ID) is remembered; 0s disables
+    /// this.
+    #[arg(long, env = "AMISTORE_REFUSAL_TTL", value_name = "DURATION", value_parser = duration, default_value = duration_text(cache::Settings::default().refusal_ttl))]
+    refusal_ttl: Duration,
+
+    /// Maximum number of scopes (account and region) that are kept; up to twice as many may be in
+    /// use.
+    #[arg(long, env = "AMISTORE_MAX_SCOPES", value_name = "NUMBER", value_parser = value_parser!(u64).range(1..), default_value_t = cache::Settings::default().max_scopes)]
+    max_scopes: u64,
+
+    /// Time without a request after which a scope is dropped.
+    #[arg(long, env = "AMISTORE_SCOPE_IDLE", value_name = "DURATION", value_parser = positive_duration, default_value = duration_text(cache::Settings::default().scope_idle))]
+    scope_idle: Duration,
+
+    /// Maximum number of requests per scope that wait for EC2 at once.
+    #[arg(long, env = "AMISTORE_MAX_WAITING", value_name = "NUMBER", value_parser = value_parser!(u32).range(1..), default_value = cache::Settings::default().max_waiting.to_string())]
+    max_waiting: u32,
+
+    /// Maximum number of different queries per scope that wait for EC2 at once.
+    #[arg(long, env = "AMISTORE_MAX_QUERIES", value_name = "NUMBER", value_parser = value_parser!(u32).range(1..), default_value = cache::Settings::default().max_queries.to_string())]
+    max_queries: u32,
+
+    /// Maximum number of tasks per scope that are kept, at about 400 bytes each.
+    #[arg(long, env = "AMISTORE_MAX_TASKS", value_name = "NUMBER", value_parser = value_parser!(u32).range(1_000..), default_value = cache::Settings::default().max_tasks.to_string())]
+    max_tasks: u32,
+
+    /// Maximum size of all encoded answers that are kept to be sent again, in bytes or with a unit;
+    /// 0 disables this.
+    #[arg(long, env = "AMISTORE_MAX_ANSWER_BYTES", value_name = "SIZE", value_parser = byte_size, default_value = byte_size_text(grpc::Settings::default().max_answer_bytes))]
+    max_answer_bytes: u64,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Watch options")]
+struct WatchArgs {
+    /// Shortest interval between EC2 calls for a watched task.
+    #[arg(long, env = "AMISTORE_WATCH_MIN_INTERVAL", value_name = "DURATION", value_parser = positive_duration, default_value = duration_text(Bounds::default().min))]
+    watch_min_interval: Duration,
+
+    /// Longest interval between EC2 calls for a watched task.
+    #[arg(long, env = "AMISTORE_WATCH_MAX_INTERVAL", value_name = "DURATION", value_parser = positive_duration, default_value = duration_text(Bounds::default().max))]
+    watch_max_interval: Duration,
+
+    /// Maximum number of watches that are open at once.
+    #[arg(long, env = "AMISTORE_MAX_WATCHES", value_name = "NUMBER", value_parser = value_parser!(u32).range(1..), default_value = watch::Settings::default().max_watches.to_string())]
+    max_watches: u32,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "EC2 options")]
+struct Ec2Args {
+    /// Time limit of one attempt of an EC2 call.
+    #[arg(long, env = "AMISTORE_ATTEMPT_TIMEOUT", value_name = "DURATION", value_parser = positive_duration, default_value = duration_text(ec2::Settings::default().attempt_timeout))]
+    attempt_timeout: Duration,
+
+    /// Maximum number of attempts of an EC2 call that fails transiently, including the first.
+    #[arg(long, env = "AMISTORE_MAX_ATTEMPTS", value_name = "NUMBER", value_parser = value_parser!(u32).range(1..=10), default_value_t = RetrySettings::default().max_attempts)]
+    max_attempts: u32,
+
+    /// EC2 calls per scope in a burst; EC2 grants 50 per account and region to all callers
+    /// together.
+    #[arg(long, env = "AMISTORE_CALL_BURST", value_name = "NUMBER", value_parser = value_parser!(u32).range(1..), default_value_t = RateSettings::default().burst)]
+    call_burst: u32,
+
+    /// EC2 calls per scope and second in the long run; EC2 grants 0.5 per account and region to all
+    /// callers together.
+    #[arg(long, env = "AMISTORE_CALL_RATE", value_name = "RATE", value_parser = positive_number, default_value_t = RateSettings::default().per_second)]
+    call_rate: f64,
 }
 
 impl GatewayArgs {
-    /// The settings, or all that does not go together.
+    /// The gateway's settings, or all conflicts between flags.
     pub(super) fn settings(&self) -> Result<server::Settings, String> {
-        let mut wrong = Vec::new();
-        if self.watch_min_interval > self.watch_max_interval {
-            wrong.push(format!(
-                "--watch-min-interval {} is longer than --watch-max-interval {}",
-                humantime::format_duration(self.watch_min_interval),
-                humantime::format_duration(self.watch_max_interval),
+        let conflicts = self.conflicts();
+        if !conflicts.is_empty() {
+            return Err(conflicts.join("; "));
+        }
+        Ok(server::Settings {
+            cache: self.cache.settings(),
+            watch: self.watch.settings(),
+            ec2: self.ec2.settings(),
+            default_region: self.default_region.clone(),
+            allowed_regions: self.allowed_regions.iter().cloned().collect(),
+            grpc: grpc::Settings {
+                request_timeout: self.request_timeout,
+                max_answer_bytes: self.cache.max_answer_bytes,
+            },
+            drain_timeout: self.drain_timeout,
+        })
+    }
+
+    fn conflicts(&self) -> Vec<String> {
+        let mut conflicts = Vec::new();
+        let WatchArgs { watch_min_interval: min, watch_max_interval: max, .. } = self.watch;
+        if min > max {
+            let (min, max) = (duration_text(min), duration_text(max));
+            conflicts.push(format!(
+                "--watch-min-interval: expected at most {max} (--watch-max-interval), got {min}"
             ));
         }
         if let Some(region) = &self.default_region
             && !self.allowed_regions.is_empty()
             && !self.allowed_regions.contains(region)
         {
-            wrong.push(format!("--default-region {region} is not among --allowed-regions"));
+            let allowed: Vec<_> = self.allowed_regions.iter().map(Region::as_str).collect();
+            let allowed = allowed.join(", ");
+            conflicts.push(format!(
+                "--default-region: expected one of {allowed} (--allowed-regions), got {region}"
+            ));
         }
-        if !wrong.is_empty() {
-            return Err(wrong.join("; "));
+        conflicts
+    }
+}
+
+impl CacheArgs {
+    fn settings(&self) -> cache::Settings {
+        cache::Settings {
+            ttl: self.ttl,
+            stale_while_revalidate: self.stale_while_revalidate,
+            stale_if_error: self.stale_if_error,
+            refusal_ttl: self.refusal_ttl,
+            max_scopes: self.max_scopes,
+            scope_idle: self.scope_idle,
+            max_waiting: self.max_waiting as usize,
+            max_queries: self.max_queries as usize,
+            max_tasks: self.max_tasks as usize,
         }
-        Ok(server::Settings {
-            cache: cache::Settings {
-                ttl: self.ttl,
-                stale_while_revalidate: self.stale_while_revalidate,
-                stale_if_error: self.stale_if_error,
-                refusal_ttl: self.refusal_ttl,
-                max_scopes: self.max_scopes,
-                scope_idle: self.scope_idle,
-                max_waiting: self.max_waiting as usize,
-                max_queries: self.max_queries as usize,
-                max_tasks: self.max_tasks as usize,
-            },
-            watch: watch::Settings {
-                interval: Bounds { min: self.watch_min_interval, max: self.watch_max_interval },
-                max_watches: self.max_watches as usize,
-            },
-            ec2: ec2::Settings {
-                attempt_timeout: self.attempt_timeout,
-                retry: RetrySettings {
-                    max_attempts: self.max_attempts,
-                    ..RetrySettings::default()
-                },
-                rate: RateSettings { burst: self.call_burst, per_second: self.call_rate },
-            },
-            default_region: self.default_region.clone(),
-            allowed_regions: self.allowed_regions.iter().cloned().collect(),
-            grpc: grpc::Settings {
-                request_timeout: self.request_timeout,
-                max_answer_bytes: self.max_answer_bytes,
-            },
-            drain_timeout: self.drain_timeout,
-        })
+    }
+}
+
+impl WatchArgs {
+    fn settings(&self) -> watch::Settings {
+        watch::Settings {
+            interval: Bounds { min: self.watch_min_interval, max: self.watch_max_interval },
+            max_watches: self.max_watches as usize,
+        }
+    }
+}
+
+impl Ec2Args {
+    fn settings(&self) -> ec2::Settings {
+        ec2::Settings {
+            attempt_timeout: self.attempt_timeout,
+            retry: RetrySettings { max_attempts: self.max_attempts, ..RetrySettings::default() },
+            rate: RateSettings { burst: self.call_burst, per_second: self.call_rate },
+        }
     }
 }
 
@@ -172,6 +220,12 @@ mod tests {
         let args = [&["gateway"], flags].concat();
         let matches = command.try_get_matches_from(args).expect("valid one by one");
         GatewayArgs::from_arg_matches(&matches).expect("all flags").settings()
+    }
+
+    #[test]
+    fn without_flags_all_settings_are_the_defaults() {
+        let settings = settings(&[]).expect("valid");
+        assert_eq!(format!("{settings:?}"), format!("{:?}", server::Settings::default()));
     }
 
     #[test]

@@ -1,25 +1,31 @@
 //! `simulate`: the simulator alone.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use clap::Args;
+use clap::{Args, value_parser};
 
 use super::{
     listen::{SIMULATOR_ADDRESS, listen},
     output::{Failure, print_line},
     signals::ShutdownSignal,
-    values::{duration, positive_duration, positive_number, share},
+    values::{duration, duration_text, positive_duration, positive_number, share},
 };
 use crate::{
     domain::{Region, wall_clock},
     simulator::{self, FaultKind, Quota, Settings, Simulator, Story},
 };
 
-/// Runs a simulator of EC2's Query API (DescribeStoreImageTasks, CreateStoreImageTask) and prints
-/// the environment that points the AWS CLI, boto3 or the gateway at it.
+/// Runs a simulator of EC2's Query API: DescribeStoreImageTasks and CreateStoreImageTask.
+///
+/// Prints the environment variables that point the AWS CLI, boto3 or the gateway at the simulator.
 #[derive(Debug, Args)]
 pub(super) struct Simulate {
-    /// Where to listen; port 0 takes a free one.
+    /// Address to listen on; port 0 takes a free port.
     #[arg(
         long,
         env = "AMISTORE_SIMULATE_LISTEN",
@@ -29,67 +35,80 @@ pub(super) struct Simulate {
     listen: String,
 
     #[command(flatten)]
-    world: WorldArgs,
+    simulator: SimulatorArgs,
 }
 
-/// All that can be set of a simulator.
 #[derive(Debug, Args)]
-pub(super) struct WorldArgs {
-    /// Same seed, same story.
-    #[arg(long, env = "AMISTORE_SIMULATE_SEED", value_name = "NUMBER", default_value_t = 1)]
+struct SimulatorArgs {
+    /// Seed of the simulation; the same seed gives the same tasks.
+    #[arg(long, env = "AMISTORE_SIMULATE_SEED", value_name = "NUMBER", default_value_t = defaults().seed)]
     seed: u64,
 
-    /// The regions that there are; separate several with commas.
-    #[arg(long, env = "AMISTORE_SIMULATE_REGIONS", value_name = "REGIONS", value_delimiter = ',', default_values = ["us-east-1", "eu-west-1"])]
+    /// Regions of the simulated EC2, separated by commas.
+    #[arg(long, env = "AMISTORE_SIMULATE_REGIONS", value_name = "REGIONS", value_delimiter = ',', default_values = defaults().regions)]
     regions: Vec<Region>,
 
-    /// Finished tasks in each region.
-    #[arg(long, env = "AMISTORE_SIMULATE_TASKS", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(..=1_000_000), default_value_t = 36)]
+    /// Number of finished tasks in each region at the start.
+    #[arg(long, env = "AMISTORE_SIMULATE_TASKS", value_name = "NUMBER", value_parser = value_parser!(u32).range(..=1_000_000), default_value = Story::default().finished.to_string())]
     tasks: u32,
 
-    /// Running tasks in each region; the last of several fails.
-    #[arg(long, env = "AMISTORE_SIMULATE_RUNNING", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(..=100_000), default_value_t = 4)]
+    /// Number of running tasks in each region at the start; if there are several, the last one
+    /// fails.
+    #[arg(long, env = "AMISTORE_SIMULATE_RUNNING", value_name = "NUMBER", value_parser = value_parser!(u32).range(..=100_000), default_value = Story::default().running.to_string())]
     running: u32,
 
-    /// How much faster than usual tasks run: at 1, one takes 45 seconds to 2 minutes.
-    #[arg(long, env = "AMISTORE_SIMULATE_SPEED", value_name = "FACTOR", value_parser = positive_number, default_value = "1")]
+    #[arg(long, env = "AMISTORE_SIMULATE_SPEED", value_name = "FACTOR", value_parser = positive_number, default_value_t = defaults().speed, help = speed_help())]
     speed: f64,
 
-    /// How long each answer takes.
-    #[arg(long, env = "AMISTORE_SIMULATE_LATENCY", value_name = "DURATION", value_parser = duration, default_value = "50ms")]
+    /// Time that each answer takes.
+    #[arg(long, env = "AMISTORE_SIMULATE_LATENCY", value_name = "DURATION", value_parser = duration, default_value = duration_text(defaults().latency))]
     latency: Duration,
 
     /// DescribeStoreImageTasks calls in a burst, per access key and region.
-    #[arg(long, env = "AMISTORE_SIMULATE_BURST", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..), default_value_t = 50)]
+    #[arg(long, env = "AMISTORE_SIMULATE_BURST", value_name = "NUMBER", value_parser = value_parser!(u32).range(1..), default_value_t = defaults().describe_quota.burst)]
     burst: u32,
 
-    /// DescribeStoreImageTasks calls a second in the long run, per access key and region.
-    #[arg(long, env = "AMISTORE_SIMULATE_RATE", value_name = "PER SECOND", value_parser = positive_number, default_value = "0.5")]
+    /// DescribeStoreImageTasks calls per second in the long run, per access key and region.
+    #[arg(long, env = "AMISTORE_SIMULATE_RATE", value_name = "RATE", value_parser = positive_number, default_value_t = defaults().describe_quota.per_second)]
     rate: f64,
 
-    /// How long a new task is not yet shown: EC2 is eventually consistent.
-    #[arg(long, env = "AMISTORE_SIMULATE_APPEAR_AFTER", value_name = "DURATION", value_parser = duration, default_value = "0s")]
+    /// Time for which a new task is not yet visible, since EC2 is eventually consistent.
+    #[arg(long, env = "AMISTORE_SIMULATE_APPEAR_AFTER", value_name = "DURATION", value_parser = duration, default_value = duration_text(defaults().appear_after))]
     appear_after: Duration,
 
-    /// How long a pagination token is taken.
-    #[arg(long, env = "AMISTORE_SIMULATE_TOKEN_TTL", value_name = "DURATION", value_parser = positive_duration, default_value = "1h")]
+    /// Time for which a pagination token is valid.
+    #[arg(long, env = "AMISTORE_SIMULATE_TOKEN_TTL", value_name = "DURATION", value_parser = positive_duration, default_value = duration_text(defaults().token_ttl))]
     token_ttl: Duration,
 
-    /// The share of calls that fail, 0 to 1.
-    #[arg(long, env = "AMISTORE_SIMULATE_FAULT_RATE", value_name = "SHARE", value_parser = share, default_value = "0")]
+    /// Share of the calls that fail, from 0 to 1.
+    #[arg(long, env = "AMISTORE_SIMULATE_FAULT_RATE", value_name = "SHARE", value_parser = share, default_value_t = defaults().fault_rate)]
     fault_rate: f64,
 
-    /// How they fail; separate several with commas. Default: all that can heal.
+    /// Kinds of failures, separated by commas; without this flag, all transient ones.
     #[arg(long, env = "AMISTORE_SIMULATE_FAULTS", value_name = "KINDS", value_delimiter = ',')]
     faults: Vec<FaultKind>,
 }
 
-impl WorldArgs {
-    fn settings(&self) -> Settings {
-        let defaults = Settings::starting_at(wall_clock());
-        Settings {
+/// Settings whose values are the defaults of flags; their start time is none of them.
+pub(super) fn defaults() -> Settings {
+    Settings::starting_at(SystemTime::UNIX_EPOCH)
+}
+
+/// Help text of the flags for the speed.
+pub(super) fn speed_help() -> String {
+    let (shortest, longest) = Story::default().runs_for;
+    format!(
+        "Factor by which tasks run faster; at 1, a task takes {} to {}",
+        duration_text(shortest),
+        duration_text(longest)
+    )
+}
+
+impl SimulatorArgs {
+    fn settings(&self, start: SystemTime) -> Settings {
+        let mut settings = Settings {
             seed: self.seed,
-            regions: self.regions.iter().map(ToString::to_string).collect(),
+            regions: self.regions.iter().map(Region::to_string).collect(),
             story: Story {
                 finished: self.tasks as usize,
                 running: self.running as usize,
@@ -101,37 +120,42 @@ impl WorldArgs {
             appear_after: self.appear_after,
             token_ttl: self.token_ttl,
             fault_rate: self.fault_rate,
-            faults: if self.faults.is_empty() { defaults.faults } else { self.faults.clone() },
-            ..defaults
+            ..Settings::starting_at(start)
+        };
+        if !self.faults.is_empty() {
+            settings.faults.clone_from(&self.faults);
         }
+        settings
     }
 }
 
 impl Simulate {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
-        let simulator = Arc::new(Simulator::new(self.world.settings()));
+        let regions = &self.simulator.regions;
+        let simulator = Arc::new(Simulator::new(self.simulator.settings(wall_clock())));
         let listener = listen(&self.listen, "--listen").await?;
         let stop = ShutdownSignal::listen()?;
-        println!("# EC2 is simulated at {}; Ctrl-C ends it.", listener.local_addr()?);
-        for (key, value) in environment(listener.local_addr()?, &self.world.regions) {
-            print_line(format_args!("export {key}={value}"));
+        let address = listener.local_addr()?;
+        print_line(format_args!("# EC2 is simulated at {address}; Ctrl-C ends it."));
+        for (variable, value) in environment(address, regions) {
+            print_line(format_args!("export {variable}={value}"));
         }
-        for region in &self.world.regions {
-            let images = simulator.images_without_task(region.as_str());
-            print_line(format_args!("# images without a task in {region}: {}", images.join(" ")));
+        for region in regions {
+            let images = simulator.images_without_task(region.as_str()).join(" ");
+            print_line(format_args!("# images without a task in {region}: {images}"));
         }
         simulator::serve(simulator.clone(), listener, stop.requested()).await;
-        print_line(format_args!("# {} calls came", simulator.calls()));
+        print_line(format_args!("# EC2 calls: {}", simulator.calls()));
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// What points an AWS client at a simulator.
-pub(super) fn environment(
-    address: std::net::SocketAddr,
-    regions: &[Region],
-) -> Vec<(&'static str, String)> {
-    let region = regions.first().map_or("us-east-1", Region::as_str);
+/// Environment variables that point an AWS client at a simulator.
+pub(super) fn environment(address: SocketAddr, regions: &[Region]) -> Vec<(&'static str, String)> {
+    let region = match regions.first() {
+        Some(region) => region.as_str(),
+        None => "us-east-1",
+    };
     vec![
         ("AWS_ENDPOINT_URL_EC2", format!("http://{address}")),
         ("AWS_ACCESS_KEY_ID", "simulated".to_owned()),
@@ -139,4 +163,23 @@ pub(super) fn environment(
         ("AWS_REGION", region.to_owned()),
         ("AWS_DEFAULT_REGION", region.to_owned()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, FromArgMatches as _};
+
+    use super::*;
+
+    #[test]
+    fn without_flags_all_settings_are_the_defaults() {
+        let command = SimulatorArgs::augment_args(Command::new("simulator"));
+        let matches = command.try_get_matches_from(["simulator"]).expect("valid");
+        let args = SimulatorArgs::from_arg_matches(&matches).expect("all flags");
+        let start = SystemTime::UNIX_EPOCH;
+        assert_eq!(
+            format!("{:?}", args.settings(start)),
+            format!("{:?}", Settings::starting_at(start))
+        );
+    }
 }

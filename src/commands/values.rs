@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytesize::{ByteSize, GIB, KIB, MIB};
+
 /// Parses a duration such as `5s`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
@@ -39,6 +41,25 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Parses a number of bytes, with or without a unit.
+pub(super) fn byte_size(text: &str) -> Result<u64, String> {
+    match text.parse::<ByteSize>() {
+        Ok(size) => Ok(size.as_u64()),
+        Err(_) => Err("expected a number of bytes, or one with a unit, such as 64MiB".to_owned()),
+    }
+}
+
+/// Text of a number of bytes, in the largest unit of which it is a multiple. bytesize's own text is
+/// rounded to one decimal.
+pub(super) fn byte_size_text(bytes: u64) -> String {
+    for (unit, name) in [(GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")] {
+        if bytes >= unit && bytes.is_multiple_of(unit) {
+            return format!("{}{name}", bytes / unit);
+        }
+    }
+    bytes.to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +73,21 @@ mod tests {
         }
         assert!(duration("soon").is_err() && duration("5").is_err() && duration("").is_err());
         assert!(positive_duration("0s").is_err());
+    }
+
+    #[test]
+    fn byte_sizes_have_a_unit_or_none() {
+        for (bytes, text) in
+            [(0, "0"), (1000, "1000"), (1536, "1536"), (64 << 20, "64MiB"), (3 << 30, "3GiB")]
+        {
+            assert_eq!(byte_size_text(bytes), text);
+            assert_eq!(byte_size(text), Ok(bytes));
+        }
+        assert_eq!(byte_size("67108864"), Ok(64 << 20));
+        assert_eq!(byte_size("1.5KiB"), Ok(1536));
+        for text in ["", "MiB", "-1", "64 apples"] {
+            assert!(byte_size(text).is_err(), "{text}");
+        }
     }
 
     #[test]

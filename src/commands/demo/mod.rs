@@ -16,6 +16,7 @@ use super::{
     output::{Failure, print_line},
     progress::Progress,
     signals::ShutdownSignal,
+    simulate::{defaults, speed_help},
     values::positive_number,
 };
 use crate::{
@@ -52,11 +53,10 @@ pub(super) struct Demo {
     simulator_listen: String,
 
     /// Seed of the simulation; the same seed gives the same tasks.
-    #[arg(long, env = "AMISTORE_DEMO_SEED", value_name = "NUMBER", default_value_t = 1)]
+    #[arg(long, env = "AMISTORE_DEMO_SEED", value_name = "NUMBER", default_value_t = defaults().seed)]
     seed: u64,
 
-    /// Factor by which tasks run faster; at 1, a task takes 45s to 2m.
-    #[arg(long, env = "AMISTORE_DEMO_SPEED", value_name = "FACTOR", value_parser = positive_number, default_value = "1")]
+    #[arg(long, env = "AMISTORE_DEMO_SPEED", value_name = "FACTOR", value_parser = positive_number, default_value_t = defaults().speed, help = speed_help())]
     speed: f64,
 
     /// Number of clients that watch; as many others list once per second.
