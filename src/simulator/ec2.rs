@@ -44,14 +44,26 @@ impl Simulator {
         self.change(region, |world| world.add_task(task));
     }
 
-    /// Adds an image that has no task.
+    /// Adds an image that has no task. EC2 knows it after [`Settings::image_appear_after`].
     pub fn add_image(&self, region: &str, image_id: &str) {
-        self.change(region, |world| world.add_image(image_id));
+        let known_from = self.now() + self.settings.image_appear_after;
+        self.change(region, |world| world.add_image(image_id, known_from));
     }
 
-    /// Deregisters an image. EC2 no longer lists its tasks.
+    /// Makes EC2 refuse look-ups and `CreateStoreImageTask` of an image with this error code. None
+    /// ends it.
+    pub fn refuse_image(&self, region: &str, image_id: &str, code: Option<&str>) {
+        self.change(region, |world| world.refuse_image(image_id, code));
+    }
+
+    /// Deregisters an image. EC2 no longer knows it, but lists its tasks until they are 31 days old.
     pub fn deregister_image(&self, region: &str, image_id: &str) {
         self.change(region, |world| world.deregister(image_id));
+    }
+
+    /// Makes EC2 forget the tasks of an image: it no longer lists them. It still knows the image.
+    pub fn forget_tasks(&self, region: &str, image_id: &str) {
+        self.change(region, |world| world.forget_tasks(image_id));
     }
 
     /// The tasks of a region as they are planned, newest first.

@@ -6,11 +6,12 @@ pub(super) struct Refusal {
     pub(super) status: u16,
     pub(super) code: String,
     pub(super) message: String,
+    blames_an_image: bool,
 }
 
 impl Refusal {
     pub(super) fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
-        Self { status, code: code.to_owned(), message: message.into() }
+        Self { status, code: code.to_owned(), message: message.into(), blames_an_image: false }
     }
 
     pub(super) fn invalid_value(message: impl Into<String>) -> Self {
@@ -37,20 +38,17 @@ impl Refusal {
         )
     }
 
-    pub(super) fn image_not_found(image_id: &str) -> Self {
-        Self::new(
-            400,
-            "InvalidAMIID.NotFound",
-            format!("The image id '[{image_id}]' does not exist"),
-        )
-    }
-
-    pub(super) fn image_malformed(image_id: &str) -> Self {
-        Self::new(
-            400,
-            "InvalidAMIID.Malformed",
-            format!("Invalid id: \"{image_id}\" (expecting \"ami-...\")"),
-        )
+    /// The refusal of one image with this code.
+    pub(super) fn of_image(code: &str, image_id: &str) -> Self {
+        let message = match code {
+            "AuthFailure" => format!("Not authorized for images: [{image_id}]"),
+            "InvalidAMIID.Malformed" => {
+                format!("Invalid id: \"{image_id}\" (expecting \"ami-...\")")
+            }
+            "InvalidAMIID.NotFound" => format!("The image id '[{image_id}]' does not exist"),
+            _ => format!("The image id '[{image_id}]' is refused"),
+        };
+        Self { blames_an_image: true, ..Self::new(400, code, message) }
     }
 
     pub(super) fn dry_run() -> Self {
@@ -59,7 +57,7 @@ impl Refusal {
 
     /// The same error with a message that does not name the image.
     pub(super) fn muted(mut self) -> Self {
-        if self.code.starts_with("InvalidAMIID.") {
+        if self.blames_an_image {
             "An image ID is not right".clone_into(&mut self.message);
         }
         self

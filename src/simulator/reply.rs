@@ -137,7 +137,7 @@ impl State {
 
 /// A refusal as a reply, and its code for the journal.
 fn refused(refusal: &Refusal, request_id: &str) -> (Reply, String) {
-    let Refusal { status, code, message } = refusal;
+    let Refusal { status, code, message, .. } = refusal;
     let body = answer::error(code, message, request_id);
     let reply = Reply::Body { status: *status, request_id: request_id.to_owned(), body };
     (reply, code.clone())

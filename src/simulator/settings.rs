@@ -1,6 +1,9 @@
 //! The settings of the simulator. The same settings give the same tasks and the same faults.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use super::{fault::FaultKind, quota::Quota};
 
@@ -25,6 +28,10 @@ pub struct Settings {
     pub create_quota: Quota,
     /// How long a new task stays unlisted.
     pub appear_after: Duration,
+    /// How long a new image stays unknown: look-ups and CreateStoreImageTask refuse it.
+    pub image_appear_after: Duration,
+    /// The images that every region refuses, each with EC2's error code.
+    pub refused_images: BTreeMap<String, String>,
     /// How long a pagination token is valid.
     pub token_ttl: Duration,
     /// The share of calls that fail, from 0 to 1.
@@ -60,6 +67,8 @@ impl Settings {
             describe_quota: Quota { burst: 50, per_second: 0.5 },
             create_quota: Quota { burst: 50, per_second: 0.1 },
             appear_after: Duration::ZERO,
+            image_appear_after: Duration::ZERO,
+            refused_images: BTreeMap::new(),
             token_ttl: Duration::from_hours(1),
             fault_rate: 0.0,
             faults: FaultKind::transient(),

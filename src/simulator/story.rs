@@ -34,7 +34,10 @@ pub(super) fn tell(rng: &mut fastrand::Rng, settings: &Settings) -> World {
         world.add_task(running_task(rng, settings, fails));
     }
     for _ in 0..story.idle_images {
-        world.add_image(&image_id(rng));
+        world.add_image(&image_id(rng), settings.start + settings.image_appear_after);
+    }
+    for (image_id, code) in &settings.refused_images {
+        world.refuse_image(image_id, Some(code));
     }
     world
 }

@@ -21,22 +21,40 @@ use crate::domain::{MAX_TASKS_PER_CALL, TASK_LISTED_FOR};
 #[derive(Debug, Default)]
 pub(super) struct World {
     tasks: BTreeMap<Position, TaskPlan>,
-    images: BTreeSet<String>,
+    /// From when on EC2 knows each image.
+    images: BTreeMap<String, SystemTime>,
+    /// The code with which EC2 refuses an image.
+    refused: BTreeMap<String, String>,
 }
 
 impl World {
+    /// Adds a task. If its image is new, EC2 knows it at once.
     pub(super) fn add_task(&mut self, task: TaskPlan) {
-        self.images.insert(task.image_id.clone());
+        self.images.entry(task.image_id.clone()).or_insert(SystemTime::UNIX_EPOCH);
         let position = (Reverse(task.start), task.image_id.clone(), task.bucket.clone());
         self.tasks.insert(position, task);
     }
 
-    pub(super) fn add_image(&mut self, image_id: &str) {
-        self.images.insert(image_id.to_owned());
+    /// Adds an image that EC2 knows from this time on.
+    pub(super) fn add_image(&mut self, image_id: &str, known_from: SystemTime) {
+        self.images.insert(image_id.to_owned(), known_from);
     }
 
+    /// Makes EC2 refuse an image with this code. None ends it.
+    pub(super) fn refuse_image(&mut self, image_id: &str, code: Option<&str>) {
+        match code {
+            Some(code) => self.refused.insert(image_id.to_owned(), code.to_owned()),
+            None => self.refused.remove(image_id),
+        };
+    }
+
+    /// Removes an image. Its tasks stay.
     pub(super) fn deregister(&mut self, image_id: &str) {
         self.images.remove(image_id);
+    }
+
+    /// Removes the tasks of an image. The image stays.
+    pub(super) fn forget_tasks(&mut self, image_id: &str) {
         self.tasks.retain(|_, task| task.image_id != image_id);
     }
 
@@ -49,7 +67,7 @@ impl World {
         for task in self.tasks.values() {
             images.remove(&task.image_id);
         }
-        images.into_iter().collect()
+        images.into_keys().collect()
     }
 
     pub(super) fn describe(
@@ -68,7 +86,7 @@ impl World {
     /// The latest task of each image. Like EC2, it silently ignores filters (aws/aws-sdk issue 601).
     fn look_up(&self, image_ids: &[String], now: SystemTime) -> Result<Page, Refusal> {
         for image_id in image_ids {
-            self.check_image(image_id)?;
+            self.check_image(image_id, now)?;
         }
         // The tasks are in the order of their start, newest first.
         let mut left: BTreeSet<&String> = image_ids.iter().collect();
@@ -116,7 +134,7 @@ impl World {
         settings: &Settings,
         rng: &mut fastrand::Rng,
     ) -> Result<String, Refusal> {
-        self.check_image(&create.image_id)?;
+        self.check_image(&create.image_id, now)?;
         create.check_bucket()?;
         let runs_for = settings.draw_run_time(rng);
         let start = whole_millis(now);
@@ -126,16 +144,23 @@ impl World {
         Ok(format!("{}.bin", create.image_id))
     }
 
-    fn check_image(&self, image_id: &str) -> Result<(), Refusal> {
-        let digits = image_id.strip_prefix("ami-").unwrap_or_default();
-        if !matches!(digits.len(), 8 | 17) || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(Refusal::image_malformed(image_id));
+    fn check_image(&self, image_id: &str, now: SystemTime) -> Result<(), Refusal> {
+        if !is_image_id(image_id) {
+            return Err(Refusal::of_image("InvalidAMIID.Malformed", image_id));
         }
-        if !self.images.contains(image_id) {
-            return Err(Refusal::image_not_found(image_id));
+        if let Some(code) = self.refused.get(image_id) {
+            return Err(Refusal::of_image(code, image_id));
         }
-        Ok(())
+        match self.images.get(image_id) {
+            Some(known_from) if *known_from <= now => Ok(()),
+            _ => Err(Refusal::of_image("InvalidAMIID.NotFound", image_id)),
+        }
     }
+}
+
+fn is_image_id(text: &str) -> bool {
+    let digits = text.strip_prefix("ami-").unwrap_or_default();
+    matches!(digits.len(), 8 | 17) && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn is_listed(task: &TaskPlan, now: SystemTime) -> bool {

@@ -1,13 +1,86 @@
-//! The simulator, as the real SDK sees it. Other SDKs judge it in tests/interop.
+//! The simulator, as the real SDK sees it. The tests in tests/interop call it with other SDKs.
 
 use std::time::Duration;
 
 use amistore_gateway::{
     domain::wall_clock,
+    ec2::https,
     simulator::{Settings, Simulator},
 };
+use aws_config::{BehaviorVersion, retry::RetryConfig};
+use aws_credential_types::Credentials;
+use aws_sdk_ec2::{
+    Client,
+    error::ProvideErrorMetadata,
+    operation::describe_store_image_tasks::{
+        DescribeStoreImageTasksOutput, builders::DescribeStoreImageTasksFluentBuilder,
+    },
+};
 
-use crate::support::{REGION, Setup, all, finished};
+use crate::support::{BUCKET, REGION, Rig, Setup, Task, all, finished, image};
+
+/// A simulator that answers at once.
+async fn start(change: impl FnOnce(&mut Settings)) -> Rig {
+    let mut setup = Setup::default();
+    setup.simulator.latency = Duration::ZERO;
+    change(&mut setup.simulator);
+    setup.start().await
+}
+
+/// The SDK, without retries.
+fn sdk(rig: &Rig) -> Client {
+    let config = aws_sdk_ec2::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(aws_config::Region::new(REGION))
+        .endpoint_url(&rig.endpoint)
+        .credentials_provider(Credentials::new("simulated", "simulated", None, None, "test"))
+        .retry_config(RetryConfig::disabled())
+        .http_client(https())
+        .build();
+    Client::from_conf(config)
+}
+
+/// Sends the call. An error is EC2's code and message.
+async fn send(
+    rig: &Rig,
+    call: DescribeStoreImageTasksFluentBuilder,
+) -> Result<DescribeStoreImageTasksOutput, (String, String)> {
+    rig.until(call.send()).await.map_err(|error| code_and_message(&error))
+}
+
+async fn look_up(rig: &Rig, number: u64) -> Result<Vec<String>, (String, String)> {
+    let output = send(rig, sdk(rig).describe_store_image_tasks().image_ids(image(number))).await?;
+    Ok(images(&output))
+}
+
+async fn list(rig: &Rig) -> Vec<String> {
+    images(&send(rig, sdk(rig).describe_store_image_tasks()).await.expect("a listing"))
+}
+
+async fn create(rig: &Rig, number: u64) -> Result<(), (String, String)> {
+    let call = sdk(rig).create_store_image_task().image_id(image(number)).bucket(BUCKET);
+    match rig.until(call.send()).await {
+        Ok(output) => {
+            assert_eq!(output.object_key(), Some(format!("{}.bin", image(number)).as_str()));
+            Ok(())
+        }
+        Err(error) => Err(code_and_message(&error)),
+    }
+}
+
+fn code_and_message(error: &impl ProvideErrorMetadata) -> (String, String) {
+    let code = error.code().expect("a code");
+    (code.to_owned(), error.message().expect("a message").to_owned())
+}
+
+fn images(output: &DescribeStoreImageTasksOutput) -> Vec<String> {
+    let tasks = output.store_image_task_results().iter();
+    tasks.map(|task| task.ami_id().expect("an image").to_owned()).collect()
+}
+
+fn code<T: std::fmt::Debug>(result: Result<T, (String, String)>) -> String {
+    result.expect_err("a refusal").0
+}
 
 #[tokio::test]
 async fn the_same_seed_tells_the_same_story() {
@@ -24,7 +97,7 @@ async fn the_same_seed_tells_the_same_story() {
 #[tokio::test]
 async fn ec2s_own_quota_is_kept() {
     let mut setup = Setup::default();
-    // A gateway without discipline.
+    // A gateway that does not limit its calls.
     setup.gateway.ec2.rate.burst = 1000;
     setup.gateway.ec2.retry.max_attempts = 1;
     setup.simulator.latency = Duration::ZERO;
@@ -61,4 +134,96 @@ async fn faults_at_random_are_survived() {
         }
     }
     assert!(answered >= 48, "{answered} of 50");
+}
+
+#[tokio::test]
+async fn idle_images_are_known_and_have_no_task() {
+    let rig = start(|settings| settings.story.idle_images = 2).await;
+    let idle = rig.simulator.images_without_task(REGION);
+    assert_eq!(idle.len(), 2);
+    let call = sdk(&rig).describe_store_image_tasks().set_image_ids(Some(idle));
+    assert_eq!(images(&send(&rig, call).await.expect("known images")), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_image_is_refused_with_the_code_of_choice() {
+    let rig = start(|settings| {
+        settings.refused_images.insert(image(1), "AuthFailure".to_owned());
+    })
+    .await;
+    rig.add(finished(3));
+
+    let (code_of_1, message) = look_up(&rig, 1).await.expect_err("refused");
+    assert_eq!(code_of_1, "AuthFailure");
+    assert_eq!(message, format!("Not authorized for images: [{}]", image(1)));
+    assert_eq!(code(create(&rig, 1).await), "AuthFailure");
+    let both = sdk(&rig).describe_store_image_tasks().image_ids(image(0)).image_ids(image(1));
+    assert_eq!(code(send(&rig, both).await), "AuthFailure", "one bad ID fails the whole call");
+    assert_eq!(look_up(&rig, 0).await.expect("not refused"), [image(0)]);
+    assert_eq!(list(&rig).await, [image(0), image(1), image(2)], "the listing is not refused");
+
+    rig.simulator.refuse_image(REGION, &image(1), Some("InvalidAMIID.NotFound"));
+    let (code_of_1, message) = look_up(&rig, 1).await.expect_err("refused");
+    assert_eq!(code_of_1, "InvalidAMIID.NotFound");
+    assert!(message.contains(&image(1)), "{message}");
+
+    rig.simulator.refuse_image(REGION, &image(1), None);
+    assert_eq!(look_up(&rig, 1).await.expect("no longer refused"), [image(1)]);
+    create(&rig, 1).await.expect("no longer refused");
+}
+
+#[tokio::test]
+async fn a_muted_refusal_does_not_name_the_image() {
+    let rig = start(|_| {}).await;
+    rig.add(finished(1));
+    rig.simulator.set_mute_about_images(true);
+    rig.simulator.refuse_image(REGION, &image(0), Some("AuthFailure"));
+    for (number, expected) in [(0, "AuthFailure"), (1, "InvalidAMIID.NotFound")] {
+        let (code, message) = look_up(&rig, number).await.expect_err("refused");
+        assert_eq!(code, expected);
+        assert!(!message.contains(&image(number)), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_image_is_unknown_for_a_while() {
+    let rig = start(|settings| settings.image_appear_after = Duration::from_secs(30)).await;
+    rig.simulator.add_image(REGION, &image(1));
+    assert_eq!(code(look_up(&rig, 1).await), "InvalidAMIID.NotFound");
+    assert_eq!(code(create(&rig, 1).await), "InvalidAMIID.NotFound");
+    rig.run_for(Duration::from_secs(20)).await;
+    assert_eq!(code(look_up(&rig, 1).await), "InvalidAMIID.NotFound");
+    rig.run_for(Duration::from_secs(10)).await;
+    assert_eq!(look_up(&rig, 1).await.expect("known"), [""; 0]);
+    create(&rig, 1).await.expect("known");
+    assert_eq!(look_up(&rig, 1).await.expect("known"), [image(1)]);
+}
+
+#[tokio::test]
+async fn a_deregistered_image_is_unknown_and_its_tasks_are_listed_for_31_days() {
+    let almost_31_days = Duration::from_secs(31 * 24 * 3600 - 60);
+    let rig = start(|_| {}).await;
+    rig.add([
+        Task::done(&image(0), Duration::from_secs(60)),
+        Task::done(&image(1), almost_31_days),
+    ]);
+    for number in [0, 1] {
+        rig.simulator.deregister_image(REGION, &image(number));
+        assert_eq!(code(look_up(&rig, number).await), "InvalidAMIID.NotFound");
+        assert_eq!(code(create(&rig, number).await), "InvalidAMIID.NotFound");
+    }
+    assert_eq!(list(&rig).await, [image(0), image(1)]);
+    rig.run_for(Duration::from_secs(61)).await;
+    assert_eq!(list(&rig).await, [image(0)]);
+}
+
+#[tokio::test]
+async fn forgotten_tasks_are_gone_and_their_image_is_known() {
+    let rig = start(|_| {}).await;
+    rig.add(finished(2));
+    rig.simulator.forget_tasks(REGION, &image(0));
+    assert_eq!(list(&rig).await, [image(1)]);
+    assert_eq!(look_up(&rig, 0).await.expect("known"), [""; 0]);
+    create(&rig, 0).await.expect("known");
+    assert_eq!(list(&rig).await, [image(0), image(1)]);
 }

@@ -40,6 +40,8 @@ const STEP: Duration = Duration::from_millis(50);
 /// A gateway in front of a simulated EC2.
 pub(crate) struct Rig {
     pub(crate) simulator: Arc<Simulator>,
+    /// The URL of the simulator.
+    pub(crate) endpoint: String,
     pub(crate) address: SocketAddr,
     pub(crate) stop: CancellationToken,
     pub(crate) served: Option<JoinHandle<Result<(), server::ServeError>>>,
@@ -97,6 +99,7 @@ impl Setup {
         let served = Some(tokio::spawn(serving));
         Rig {
             simulator,
+            endpoint,
             address,
             stop,
             served,

@@ -230,7 +230,7 @@ async fn a_task_that_ec2_stops_listing_ends_the_watch() {
     let rig = Rig::with_tasks([Task::running(&image(1), 5 * HOUR)]).await;
     let mut stream = rig.until(rig.client().watch(watch_of(&image(1)))).await.expect("open");
     next(&rig, &mut stream).await;
-    rig.simulator.deregister_image(REGION, &image(1));
+    rig.simulator.forget_tasks(REGION, &image(1));
     let (_, ended) = rig.until(drain(&mut stream)).await;
     let status = ended.expect_err("the task is gone");
     assert_eq!((status.code(), reason(&status).1.as_str()), (Code::NotFound, "TASK_GONE"));
