@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{
     fault::Fault,
     journal::Journal,
+    page_token::TokenFault,
     query::Call,
     reply::{Reply, State},
     settings::Settings,
@@ -92,6 +93,11 @@ impl Simulator {
     /// Makes all calls fail with this fault until the next change. None ends it.
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.state().standing_fault = fault;
+    }
+
+    /// Sets the fault of all pagination tokens. None ends it.
+    pub fn set_token_fault(&self, fault: Option<TokenFault>) {
+        self.state().token_fault = fault;
     }
 
     /// Sets whether errors leave out which image ID EC2 refuses.

@@ -25,6 +25,7 @@ pub use ec2::Simulator;
 pub use fault::{Fault, FaultKind, Wire};
 pub use http::serve;
 pub use journal::{Entry, Journal};
+pub use page_token::TokenFault;
 pub use quota::Quota;
 pub use settings::{Settings, Story};
 pub use task::{Outcome, TaskPlan};

@@ -10,6 +10,7 @@ use super::{
     answer,
     fault::{Fault, Wire},
     journal::{Entry, Journal},
+    page_token::{TokenFault, TokenRules},
     query::Call,
     quota::Buckets,
     refusal::Refusal,
@@ -34,6 +35,7 @@ pub(super) struct State {
     pub(super) journal: Journal,
     pub(super) script: VecDeque<Fault>,
     pub(super) standing_fault: Option<Fault>,
+    pub(super) token_fault: Option<TokenFault>,
     pub(super) mute_about_images: bool,
     rng: fastrand::Rng,
     buckets: Buckets,
@@ -51,6 +53,7 @@ impl State {
             journal: Journal::default(),
             script: VecDeque::new(),
             standing_fault: None,
+            token_fault: settings.token_fault,
             mute_about_images: false,
             rng,
             buckets: Buckets::default(),
@@ -124,7 +127,8 @@ impl State {
         }
         match action {
             Action::Describe(describe) => {
-                let page = world.describe(&describe, now, settings)?;
+                let rules = token_rules(settings, self.token_fault);
+                let page = world.describe(&describe, now, &rules)?;
                 Ok(page.xml(request_id))
             }
             Action::Create(create) => {
@@ -133,6 +137,11 @@ impl State {
             }
         }
     }
+}
+
+fn token_rules(settings: &Settings, fault: Option<TokenFault>) -> TokenRules<'_> {
+    let Settings { token_ttl, token_refusal_code, .. } = settings;
+    TokenRules { ttl: *token_ttl, refusal_code: token_refusal_code, fault }
 }
 
 /// A refusal as a reply, and its code for the journal.

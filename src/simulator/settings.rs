@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{fault::FaultKind, quota::Quota};
+use super::{fault::FaultKind, page_token::TokenFault, quota::Quota};
 
 /// How the simulator behaves.
 #[derive(Clone, Debug)]
@@ -34,6 +34,10 @@ pub struct Settings {
     pub refused_images: BTreeMap<String, String>,
     /// How long a pagination token is valid.
     pub token_ttl: Duration,
+    /// EC2's error code for a pagination token that it refuses.
+    pub token_refusal_code: String,
+    /// The fault of all pagination tokens.
+    pub token_fault: Option<TokenFault>,
     /// The share of calls that fail, from 0 to 1.
     pub fault_rate: f64,
     /// The kinds of fault that these calls fail with.
@@ -70,6 +74,8 @@ impl Settings {
             image_appear_after: Duration::ZERO,
             refused_images: BTreeMap::new(),
             token_ttl: Duration::from_hours(1),
+            token_refusal_code: "InvalidNextToken".to_owned(),
+            token_fault: None,
             fault_rate: 0.0,
             faults: FaultKind::transient(),
         }

@@ -10,7 +10,7 @@ use std::{
 use super::{
     action::{Create, Describe},
     answer::{Item, Page},
-    page_token::{PageToken, Position},
+    page_token::{PageToken, Position, TokenFault, TokenRules},
     refusal::Refusal,
     settings::Settings,
     task::{TaskPlan, whole_millis},
@@ -74,10 +74,10 @@ impl World {
         &self,
         describe: &Describe,
         now: SystemTime,
-        settings: &Settings,
+        rules: &TokenRules<'_>,
     ) -> Result<Page, Refusal> {
         if describe.image_ids.is_empty() {
-            self.list(describe, now, settings)
+            self.list(describe, now, rules)
         } else {
             self.look_up(&describe.image_ids, now)
         }
@@ -103,28 +103,47 @@ impl World {
         &self,
         describe: &Describe,
         now: SystemTime,
-        settings: &Settings,
+        rules: &TokenRules<'_>,
     ) -> Result<Page, Refusal> {
-        let from = match &describe.next_token {
-            Some(token) => Bound::Excluded(position_of(token, now, settings)?),
-            None => Bound::Unbounded,
+        let Some(text) = &describe.next_token else {
+            return Ok(self.page(describe, now, 1, Bound::Unbounded));
         };
+        let token = rules.read(text, now)?;
+        let mut page = self.page(describe, now, token.page, Bound::Excluded(token.after));
+        if rules.fault == Some(TokenFault::Repeated) {
+            page.next_token = Some(text.clone());
+        }
+        Ok(page)
+    }
+
+    /// The page with this number, which begins at this position.
+    fn page(
+        &self,
+        describe: &Describe,
+        now: SystemTime,
+        number: u32,
+        from: Bound<Position>,
+    ) -> Page {
         let size = usize::from(describe.max_results.unwrap_or(MAX_TASKS_PER_CALL));
-        let mut page = Page { items: Vec::new(), next_token: None };
+        let mut items = Vec::new();
         let mut last = None;
         for (position, task) in self.tasks.range((from, Bound::Unbounded)) {
             let item = task.at(now);
             if !is_listed(task, now) || !matches_filters(&item, describe) {
                 continue;
             }
-            if page.items.len() == size {
-                page.next_token = last.map(|after| PageToken { issued: now, after }.encode());
-                break;
+            // There is one more task than the page holds, so there is a next page.
+            if items.len() == size
+                && let Some(after) = last
+            {
+                let token =
+                    PageToken { issued: now, page: number + 1, after: Position::clone(after) };
+                return Page { items, next_token: Some(token.encode()) };
             }
-            page.items.push(item);
-            last = Some(position.clone());
+            items.push(item);
+            last = Some(position);
         }
-        Ok(page)
+        Page { items, next_token: None }
     }
 
     pub(super) fn create(
@@ -174,14 +193,4 @@ fn matches_filters(item: &Item, describe: &Describe) -> bool {
     let Describe { states, buckets, .. } = describe;
     (states.is_empty() || states.iter().any(|state| state == item.store_task_state))
         && (buckets.is_empty() || buckets.contains(&item.bucket))
-}
-
-/// The position of a token. Fails if the token is invalid or has expired.
-fn position_of(token: &str, now: SystemTime, settings: &Settings) -> Result<Position, Refusal> {
-    if let Some(PageToken { issued, after }) = PageToken::decode(token)
-        && now.duration_since(issued).unwrap_or_default() <= settings.token_ttl
-    {
-        return Ok(after);
-    }
-    Err(Refusal::new(400, "InvalidNextToken", "The token is not valid or has expired"))
 }

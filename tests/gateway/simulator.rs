@@ -5,7 +5,7 @@ use std::time::Duration;
 use amistore_gateway::{
     domain::wall_clock,
     ec2::https,
-    simulator::{Settings, Simulator},
+    simulator::{Settings, Simulator, TokenFault},
 };
 use aws_config::{BehaviorVersion, retry::RetryConfig};
 use aws_credential_types::Credentials;
@@ -55,6 +55,16 @@ async fn look_up(rig: &Rig, number: u64) -> Result<Vec<String>, (String, String)
 
 async fn list(rig: &Rig) -> Vec<String> {
     images(&send(rig, sdk(rig).describe_store_image_tasks()).await.expect("a listing"))
+}
+
+/// The page of one task that the token leads to: its image, and the token of the next page.
+async fn page(
+    rig: &Rig,
+    token: Option<&String>,
+) -> Result<(Vec<String>, Option<String>), (String, String)> {
+    let call = sdk(rig).describe_store_image_tasks().max_results(1);
+    let output = send(rig, call.set_next_token(token.cloned())).await?;
+    Ok((images(&output), output.next_token))
 }
 
 async fn create(rig: &Rig, number: u64) -> Result<(), (String, String)> {
@@ -226,4 +236,57 @@ async fn forgotten_tasks_are_gone_and_their_image_is_known() {
     assert_eq!(look_up(&rig, 0).await.expect("known"), [""; 0]);
     create(&rig, 0).await.expect("known");
     assert_eq!(list(&rig).await, [image(0), image(1)]);
+}
+
+#[tokio::test]
+async fn tokens_are_refused_from_a_page_on_with_the_code_of_choice() {
+    for code_of_choice in ["InvalidParameterValue", "InvalidPaginationToken", "InvalidNextToken"] {
+        let rig = start(|settings| {
+            settings.token_refusal_code = code_of_choice.to_owned();
+            settings.token_fault = Some(TokenFault::RefusedFromPage(3));
+        })
+        .await;
+        rig.add(finished(4));
+        let (first, to_2) = page(&rig, None).await.expect("page 1");
+        let (second, to_3) = page(&rig, to_2.as_ref()).await.expect("page 2");
+        assert_eq!((first, second), (vec![image(0)], vec![image(1)]));
+        assert_eq!(code(page(&rig, to_3.as_ref()).await), code_of_choice);
+
+        rig.simulator.set_token_fault(Some(TokenFault::RefusedFromPage(2)));
+        assert_eq!(code(page(&rig, to_2.as_ref()).await), code_of_choice);
+
+        rig.simulator.set_token_fault(None);
+        let (third, to_4) = page(&rig, to_3.as_ref()).await.expect("page 3");
+        let (fourth, end) = page(&rig, to_4.as_ref()).await.expect("page 4");
+        assert_eq!((third, fourth, end), (vec![image(2)], vec![image(3)], None));
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_expired_or_are_none_of_ec2s_are_refused_with_the_code_of_choice() {
+    let rig = start(|settings| {
+        settings.token_refusal_code = "InvalidParameterValue".to_owned();
+        settings.token_ttl = Duration::from_secs(60);
+    })
+    .await;
+    rig.add(finished(2));
+    let (_, token) = page(&rig, None).await.expect("page 1");
+    rig.run_for(Duration::from_secs(50)).await;
+    page(&rig, token.as_ref()).await.expect("a token that is not a minute old");
+    rig.run_for(Duration::from_secs(11)).await;
+    assert_eq!(code(page(&rig, token.as_ref()).await), "InvalidParameterValue");
+    let made_up = "made-up".to_owned();
+    assert_eq!(code(page(&rig, Some(&made_up)).await), "InvalidParameterValue");
+}
+
+#[tokio::test]
+async fn a_repeated_token_leads_to_the_same_page_without_end() {
+    let rig = start(|settings| settings.token_fault = Some(TokenFault::Repeated)).await;
+    rig.add(finished(3));
+    let (_, token) = page(&rig, None).await.expect("page 1");
+    assert!(token.is_some());
+    for _ in 0..5 {
+        let (second, next) = page(&rig, token.as_ref()).await.expect("page 2");
+        assert_eq!((second, &next), (vec![image(1)], &token));
+    }
 }
