@@ -1,7 +1,7 @@
 //! The actions and their parameters. The names are from botocore's service model 2016-11-15.
 
 use super::{query::Call, refusal::Refusal};
-use crate::domain::{MAX_IMAGES_PER_CALL, MAX_TASKS_PER_CALL};
+use crate::domain::{MAX_FILTER_VALUES, MAX_IMAGES_PER_CALL, MAX_TASKS_PER_CALL};
 
 /// The action of a call.
 #[derive(Debug)]
@@ -67,6 +67,13 @@ impl Describe {
                     return Err(Refusal::invalid_value(format!("The filter '{other}' is invalid")));
                 }
             }
+        }
+        if self.states.len() + self.buckets.len() > MAX_FILTER_VALUES {
+            return Err(Refusal::new(
+                400,
+                "FilterLimitExceeded",
+                format!("The maximum number of filter values is {MAX_FILTER_VALUES}"),
+            ));
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use aws_sdk_ec2::{
     operation::describe_store_image_tasks::{
         DescribeStoreImageTasksOutput, builders::DescribeStoreImageTasksFluentBuilder,
     },
+    types::Filter,
 };
 
 use crate::support::{BUCKET, REGION, Rig, Setup, Task, all, finished, image};
@@ -289,4 +290,18 @@ async fn a_repeated_token_leads_to_the_same_page_without_end() {
         let (second, next) = page(&rig, token.as_ref()).await.expect("page 2");
         assert_eq!((second, &next), (vec![image(1)], &token));
     }
+}
+
+#[tokio::test]
+async fn two_hundred_filter_values_are_accepted_and_one_more_is_not() {
+    let rig = start(|_| {}).await;
+    rig.add(finished(1));
+    let buckets = |count: usize| {
+        let names = (1..count).map(|number| format!("bucket-{number}")).chain([BUCKET.to_owned()]);
+        Filter::builder().name("bucket").set_values(Some(names.collect())).build()
+    };
+    let call = sdk(&rig).describe_store_image_tasks();
+    let listed = send(&rig, call.clone().filters(buckets(200))).await.expect("200 values");
+    assert_eq!(images(&listed), [image(0)]);
+    assert_eq!(code(send(&rig, call.filters(buckets(201))).await), "FilterLimitExceeded");
 }
