@@ -1,6 +1,7 @@
 //! `simulate`: the simulator alone.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     process::ExitCode,
     sync::Arc,
@@ -16,8 +17,8 @@ use super::{
     values::{duration, duration_text, positive_duration, positive_number, share},
 };
 use crate::{
-    domain::{Region, wall_clock},
-    simulator::{self, FaultKind, Quota, Settings, Simulator, Story},
+    domain::{ImageId, Region, wall_clock},
+    simulator::{self, FaultKind, Quota, Settings, Simulator, Story, TokenFault},
 };
 
 /// Runs a simulator of EC2's Query API: DescribeStoreImageTasks and CreateStoreImageTask.
@@ -57,6 +58,10 @@ struct SimulatorArgs {
     #[arg(long, env = "AMISTORE_SIMULATE_RUNNING", value_name = "NUMBER", value_parser = value_parser!(u32).range(..=100_000), default_value = Story::default().running.to_string())]
     running: u32,
 
+    /// Number of images without a task in each region at the start.
+    #[arg(long, env = "AMISTORE_SIMULATE_IDLE_IMAGES", value_name = "NUMBER", value_parser = value_parser!(u32).range(..=1_000_000), default_value = Story::default().idle_images.to_string())]
+    idle_images: u32,
+
     #[arg(long, env = "AMISTORE_SIMULATE_SPEED", value_name = "FACTOR", value_parser = positive_number, default_value_t = defaults().speed, help = speed_help())]
     speed: f64,
 
@@ -75,6 +80,31 @@ struct SimulatorArgs {
     /// Time for which a new task is not yet visible, since EC2 is eventually consistent.
     #[arg(long, env = "AMISTORE_SIMULATE_APPEAR_AFTER", value_name = "DURATION", value_parser = duration, default_value = duration_text(defaults().appear_after))]
     appear_after: Duration,
+
+    /// Time for which a new image is not yet known, since EC2 is eventually consistent.
+    #[arg(long, env = "AMISTORE_SIMULATE_IMAGE_APPEAR_AFTER", value_name = "DURATION", value_parser = duration, default_value = duration_text(defaults().image_appear_after))]
+    image_appear_after: Duration,
+
+    /// Images that EC2 refuses, each with an error code, such as
+    /// ami-0123456789abcdef0=AuthFailure, separated by commas.
+    #[arg(long, env = "AMISTORE_SIMULATE_REFUSE_IMAGES", value_name = "IMAGE=CODE", value_delimiter = ',', value_parser = refused_image)]
+    refuse_images: Vec<(ImageId, String)>,
+
+    /// EC2's error code for a pagination token that it refuses.
+    #[arg(long, env = "AMISTORE_SIMULATE_TOKEN_REFUSAL_CODE", value_name = "CODE", default_value_t = defaults().token_refusal_code)]
+    token_refusal_code: String,
+
+    /// Number of the first page whose pagination token EC2 refuses; 2 refuses every token.
+    #[arg(long, env = "AMISTORE_SIMULATE_REFUSE_TOKENS_FROM_PAGE", value_name = "NUMBER", value_parser = value_parser!(u32).range(2..))]
+    refuse_tokens_from_page: Option<u32>,
+
+    /// Whether EC2 answers a call that has a pagination token with that same token, without end.
+    #[arg(
+        long,
+        env = "AMISTORE_SIMULATE_REPEAT_TOKENS",
+        conflicts_with = "refuse_tokens_from_page"
+    )]
+    repeat_tokens: bool,
 
     /// Time for which a pagination token is valid.
     #[arg(long, env = "AMISTORE_SIMULATE_TOKEN_TTL", value_name = "DURATION", value_parser = positive_duration, default_value = duration_text(defaults().token_ttl))]
@@ -112,12 +142,17 @@ impl SimulatorArgs {
             story: Story {
                 finished: self.tasks as usize,
                 running: self.running as usize,
+                idle_images: self.idle_images as usize,
                 ..Story::default()
             },
             speed: self.speed,
             latency: self.latency,
             describe_quota: Quota { burst: self.burst, per_second: self.rate },
             appear_after: self.appear_after,
+            image_appear_after: self.image_appear_after,
+            refused_images: self.refused_images(),
+            token_refusal_code: self.token_refusal_code.clone(),
+            token_fault: self.token_fault(),
             token_ttl: self.token_ttl,
             fault_rate: self.fault_rate,
             ..Settings::starting_at(start)
@@ -127,6 +162,36 @@ impl SimulatorArgs {
         }
         settings
     }
+
+    fn refused_images(&self) -> BTreeMap<String, String> {
+        let mut refused = BTreeMap::new();
+        for (image_id, code) in &self.refuse_images {
+            refused.insert(image_id.to_string(), code.clone());
+        }
+        refused
+    }
+
+    fn token_fault(&self) -> Option<TokenFault> {
+        match self.refuse_tokens_from_page {
+            Some(number) => Some(TokenFault::RefusedFromPage(number)),
+            None if self.repeat_tokens => Some(TokenFault::Repeated),
+            None => None,
+        }
+    }
+}
+
+/// Parses an image and the code that EC2 refuses it with.
+fn refused_image(text: &str) -> Result<(ImageId, String), String> {
+    let Some((image_id, code)) = text.split_once('=') else {
+        return Err(format!(
+            "expected IMAGE=CODE, such as ami-0123456789abcdef0=AuthFailure, found {text:?}"
+        ));
+    };
+    let image_id = ImageId::parse(image_id).map_err(|error| error.to_string())?;
+    if code.is_empty() {
+        return Err(format!("expected an error code after {image_id}=, such as AuthFailure"));
+    }
+    Ok((image_id, code.to_owned()))
 }
 
 impl Simulate {
@@ -171,15 +236,56 @@ mod tests {
 
     use super::*;
 
+    fn settings(args: &[&str]) -> Result<Settings, String> {
+        let command = SimulatorArgs::augment_args(Command::new("simulator"));
+        let args = ["simulator"].iter().chain(args);
+        let matches = command.try_get_matches_from(args).map_err(|error| error.to_string())?;
+        let args = SimulatorArgs::from_arg_matches(&matches).map_err(|error| error.to_string())?;
+        Ok(args.settings(SystemTime::UNIX_EPOCH))
+    }
+
     #[test]
     fn without_flags_all_settings_are_the_defaults() {
-        let command = SimulatorArgs::augment_args(Command::new("simulator"));
-        let matches = command.try_get_matches_from(["simulator"]).expect("valid");
-        let args = SimulatorArgs::from_arg_matches(&matches).expect("all flags");
-        let start = SystemTime::UNIX_EPOCH;
+        let settings = settings(&[]).expect("valid");
+        assert_eq!(format!("{settings:?}"), format!("{:?}", defaults()));
+    }
+
+    #[test]
+    fn the_flags_about_images_and_tokens_are_settings() {
+        let settings = settings(&[
+            "--idle-images=7",
+            "--image-appear-after=30s",
+            "--refuse-images=ami-00000001=AuthFailure,ami-00000002=InvalidAMIID.NotFound",
+            "--token-refusal-code=InvalidParameterValue",
+            "--refuse-tokens-from-page=3",
+        ])
+        .expect("valid");
+        assert_eq!(settings.story.idle_images, 7);
+        assert_eq!(settings.image_appear_after, Duration::from_secs(30));
         assert_eq!(
-            format!("{:?}", args.settings(start)),
-            format!("{:?}", Settings::starting_at(start))
+            settings.refused_images,
+            BTreeMap::from([
+                ("ami-00000001".to_owned(), "AuthFailure".to_owned()),
+                ("ami-00000002".to_owned(), "InvalidAMIID.NotFound".to_owned()),
+            ])
         );
+        assert_eq!(settings.token_refusal_code, "InvalidParameterValue");
+        assert_eq!(settings.token_fault, Some(TokenFault::RefusedFromPage(3)));
+    }
+
+    #[test]
+    fn tokens_are_refused_or_repeated_but_not_both() {
+        let repeated = settings(&["--repeat-tokens"]).expect("valid");
+        assert_eq!(repeated.token_fault, Some(TokenFault::Repeated));
+        assert!(settings(&["--repeat-tokens", "--refuse-tokens-from-page=2"]).is_err());
+        assert!(settings(&["--refuse-tokens-from-page=1"]).is_err());
+    }
+
+    #[test]
+    fn a_refused_image_has_an_id_and_a_code() {
+        for bad in ["ami-00000001", "ami-00000001=", "x=AuthFailure"] {
+            let error = settings(&["--refuse-images", bad]).expect_err(bad);
+            assert!(error.contains("ami-"), "{error}");
+        }
     }
 }
