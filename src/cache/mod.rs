@@ -1,9 +1,45 @@
-//! What is known, what is needed, and which EC2 call to make next.
+//! The tasks of each scope as far as EC2 has told of them, and the EC2 calls that refresh them.
 //!
-//! Per scope there is one [`Snapshot`] of all that EC2 told, and one keeper that makes one call at a
-//! time for as long as somebody needs something. Callers say what they [`Query`] and how old it may
-//! be; [`Freshness::meets`] is the one rule that decides. Coalescing, joining and batching are nothing
-//! but that: needs which arrive while a call runs are met by it or are part of the next plan.
+//! Per scope there is one [`Snapshot`] and, while queries are pending, one refresher that makes one
+//! EC2 call at a time. A caller passes a [`Query`] and the age that it tolerates;
+//! [`Freshness::satisfies`] is the one rule that decides whether the snapshot is fresh enough. A query
+//! that arrives while a call runs is satisfied by that call or joins the next plan, so coalescing,
+//! joining and batching need no other mechanism.
+//!
+//! # A worked example
+//!
+//! EC2's pages hold three tasks here. The tasks `1` to `50` are named by their age in minutes at
+//! t = 0. `a` starts at 8 s, and `b`, `c` and `d` start after 500 s. All are completed but `40`.
+//!
+//! `#` marks a task that the listing of all tasks covers. `^` is one too, and the watermark: the
+//! newest task that was five minutes old when it was read. `-` marks a task that is kept below a gap.
+//!
+//! ```text
+//!      t  EC2 call         d c b a 1 6 20 30 40 50   head page as of
+//!    0 s  head page                # ^ #             0 s
+//!    1 s  page below 20            # ^ #  #  #  #    0 s
+//!   10 s  head page              # # ^ #  #  #  #    10 s   joins at the watermark
+//!   12 s  look-up of 40          # # ^ #  #  #  #    10 s   EC2 tells of 40 as of 12 s
+//!  600 s  head page        # # #     - -  -  -  -    600 s  ends at b: a gap below it
+//!  601 s  page below b     # # # ^ # # #  #  #  #    600 s  the gap is closed
+//! ```
+//!
+//! A query at t with staleness s is satisfied by calls that started at or after t - s:
+//!
+//! - 0 s, List of 6, s = 5 s: the coverage ends at 20. The gap is `Deeper`: the page below 20.
+//! - 2 s, the same: a hit as of 0 s. `40` is known as of 1 s, and the older call counts.
+//! - 10 s, List of 3, s = 5 s: the head page of 0 s is too old. The gap is `Head`. The new head page
+//!   joins at the watermark, so the depth of 1 s is kept.
+//! - 12 s, List of 6, s = 5 s: the head page of 10 s is fresh enough. `40` is unfinished, stands below
+//!   that page, and was last observed at 1 s. The gap is `Unfinished`: one look-up, no walk.
+//! - 13 s, the same: a hit as of 10 s.
+//! - 13 s, List of 3, s = 0: no earlier call will do. The gap is `Head`.
+//! - 13 s, the latest task of the image of `50`, s = 5 s: a hit as of 10 s. The coverage reaches
+//!   `50`, so the listing would show a newer task, and `50` itself can no longer change.
+//! - At any time, the task `50` itself: immutable, a hit for every staleness.
+//! - 600 s, List of 6, s = 5 s: four tasks have started since, so the head page does not reach the
+//!   watermark. The gap is `Deeper`: the page below `b` joins what was kept, down to `50` again.
+//! - 601 s, List of 10, s = 5 s: all is covered, but `40` is known as of 12 s: one look-up.
 
 mod coverage;
 mod listing;
@@ -34,7 +70,7 @@ pub use query::{Freshness, Query};
 pub use scope::ScopeCache;
 pub use snapshot::{ProgressRate, Snapshot};
 
-use crate::domain::{MakeUpstream, Scope, Upstream};
+use crate::domain::{BoundLog, MakeUpstream, Scope, Upstream};
 
 /// How the cache behaves.
 #[derive(Clone, Debug)]
@@ -127,6 +163,7 @@ pub struct Cache {
     /// Those that moka let go of but somebody still uses: to make a second one would be to ask
     /// EC2 twice.
     live: Mutex<HashMap<Scope, Weak<ScopeCache>>>,
+    scopes_log: BoundLog,
     _forget_idle: AbortOnDropHandle<()>,
 }
 
@@ -141,6 +178,7 @@ impl Cache {
             upstreams: upstreams.time_to_idle(UPSTREAM_IDLE).build(),
             lru,
             live: Mutex::default(),
+            scopes_log: BoundLog::new("scopes", None),
             _forget_idle: AbortOnDropHandle::new(forget_idle),
             settings: Arc::new(settings),
             make_upstream,
@@ -171,8 +209,10 @@ impl Cache {
             let in_use = live.len() as u64;
             // moka evicts as it sees fit; what it has let go of only counts while it lives.
             if in_use >= self.settings.max_scopes.saturating_mul(2) {
+                self.scopes_log.refused(usize::try_from(in_use).unwrap_or(usize::MAX));
                 return Err(CacheError::TooManyScopes);
             }
+            self.scopes_log.admitted();
             let upstream = self.upstreams.get_with(scope.clone(), || (self.make_upstream)(scope));
             let new = ScopeCache::new(scope.clone(), self.settings.clone(), upstream);
             live.insert(scope.clone(), Arc::downgrade(&new));

@@ -51,6 +51,13 @@ impl Drop for Refresher {
         if self.finished {
             return;
         }
+        // A runtime that shuts down drops refreshers, too.
+        if std::thread::panicking() {
+            tracing::error!(
+                scope = %self.cache.scope,
+                "the refresher of a scope panicked; the next request starts a new one"
+            );
+        }
         let mut state = self.cache.state();
         state.running = false;
         state.serve_stale = None;
@@ -133,9 +140,10 @@ impl Refresher {
     /// Tells whoever is satisfied, forgets whoever has gone away, and refuses what there is no room
     /// for.
     fn dismiss(&self, state: &mut State, snapshot: &Arc<Snapshot>) {
-        state
-            .queue
-            .dismiss(|query| query.freshness(snapshot), || WaitOutcome::Met(snapshot.clone()));
+        state.queue.dismiss(
+            |query| query.freshness(snapshot),
+            || WaitOutcome::Satisfied(snapshot.clone()),
+        );
         if snapshot.len() >= self.cache.settings.max_tasks {
             let no_room = |pending_query: PendingQuery<'_>| {
                 find_gap(snapshot, pending_query).is_some_and(|gap| gap.adds_tasks(snapshot))

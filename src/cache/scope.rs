@@ -25,7 +25,7 @@ use super::{
     wait_queue::WaitQueue,
 };
 use crate::domain::{
-    CallTime, DescribeRequest, DescribeTarget, ImageId, ListingFilter, Scope, Upstream,
+    BoundLog, CallTime, DescribeRequest, DescribeTarget, ImageId, ListingFilter, Scope, Upstream,
     UpstreamError,
 };
 
@@ -45,6 +45,10 @@ pub struct ScopeCache {
     dry_runs: Semaphore,
     /// So many may wait for theirs.
     dry_run_places: Semaphore,
+    /// Log lines of the bounds of this scope.
+    waiting_log: BoundLog,
+    queries_log: BoundLog,
+    tasks_log: BoundLog,
     /// Rounds that were made in search of idle scopes since it was last used.
     idle_rounds: AtomicU32,
 }
@@ -65,7 +69,7 @@ pub(super) struct State {
 /// What a waiting caller is told.
 pub(super) enum WaitOutcome {
     /// The ledger knows now.
-    Met(Arc<Snapshot>),
+    Satisfied(Arc<Snapshot>),
     /// EC2 said no, or could not be asked.
     Failed(UpstreamError),
     /// There is no room for what it needs.
@@ -90,7 +94,7 @@ pub(super) struct Refusals {
 pub(super) struct Refusal {
     /// When the call started.
     pub(super) at: CallTime,
-    /// When it was refused.
+    /// When the cache forgets the refusal.
     pub(super) until: Instant,
     /// How.
     pub(super) error: UpstreamError,
@@ -126,7 +130,11 @@ impl Refusal {
 
 impl ScopeCache {
     pub(super) fn new(scope: Scope, settings: Arc<Settings>, upstream: Upstream) -> Arc<Self> {
+        let bound_log = |bound| BoundLog::new(bound, Some(scope.clone()));
         Arc::new(Self {
+            waiting_log: bound_log("waiting requests"),
+            queries_log: bound_log("pending queries"),
+            tasks_log: bound_log("tasks"),
             scope,
             settings,
             upstream,
@@ -199,8 +207,10 @@ impl ScopeCache {
             _ => ForwardReason::Stale,
         };
         let (outcome, collapsed) = self.wait(&query, not_before, takes_stale)?;
-        let reason = match outcome.await.map_err(|_| CacheError::RefresherLost)? {
-            WaitOutcome::Met(snapshot) => {
+        let outcome = outcome.await.map_err(|_| CacheError::RefresherLost)?;
+        self.log_tasks(&outcome);
+        let reason = match outcome {
+            WaitOutcome::Satisfied(snapshot) => {
                 let known = query.freshness(&snapshot);
                 let outcome = Outcome::Fetched { why, collapsed };
                 return Ok(CacheRead { snapshot, known, outcome, at: Instant::now() });
@@ -252,8 +262,10 @@ impl ScopeCache {
             return Ok(());
         }
         let (outcome, _) = self.wait(&query, not_before, false)?;
-        match outcome.await.map_err(|_| CacheError::RefresherLost)? {
-            WaitOutcome::Met(_) | WaitOutcome::Stale(_) => Ok(()),
+        let outcome = outcome.await.map_err(|_| CacheError::RefresherLost)?;
+        self.log_tasks(&outcome);
+        match outcome {
+            WaitOutcome::Satisfied(_) | WaitOutcome::Stale(_) => Ok(()),
             WaitOutcome::Failed(error) => Err(CacheError::Upstream(error)),
             WaitOutcome::Refused(error) => Err(error),
         }
@@ -293,9 +305,12 @@ impl ScopeCache {
         if !state.has_room(query, &self.settings) {
             state.queue.forget_gone();
             if !state.has_room(query, &self.settings) {
+                self.log_no_room(&state);
                 return Err(CacheError::TooManyWaiting);
             }
         }
+        self.waiting_log.admitted();
+        self.queries_log.admitted();
         let (mark_observed, observed_at) = oneshot::channel();
         if let Some(reason) = state.serve_stale.clone().filter(|_| takes_stale) {
             state.queue.refresh_in_background(query.clone(), not_before);
@@ -307,6 +322,25 @@ impl ScopeCache {
         let collapsed = state.running;
         refresher::spawn_if_idle(self, &mut state);
         Ok((observed_at, collapsed))
+    }
+
+    fn log_no_room(&self, state: &State) {
+        if state.queue.waiting() >= self.settings.max_waiting {
+            self.waiting_log.refused(self.settings.max_waiting);
+        } else {
+            self.queries_log.refused(self.settings.max_queries);
+        }
+    }
+
+    /// Logs a query that has no room among the tasks, or one that has.
+    fn log_tasks(&self, outcome: &WaitOutcome) {
+        match outcome {
+            WaitOutcome::Refused(CacheError::TooManyTasks) => {
+                self.tasks_log.refused(self.settings.max_tasks);
+            }
+            WaitOutcome::Satisfied(_) => self.tasks_log.admitted(),
+            WaitOutcome::Failed(_) | WaitOutcome::Refused(_) | WaitOutcome::Stale(_) => {}
+        }
     }
 
     /// Over a bound it is left out: who asked has an answer, and the next to ask brings it again.
