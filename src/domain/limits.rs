@@ -13,6 +13,6 @@ pub const MAX_IMAGES_PER_CALL: usize = 20;
 /// 200 tasks: the most that EC2 puts on a page (API model of the same action, `MaxResults`).
 pub const MAX_TASKS_PER_CALL: u8 = 200;
 
-/// 200 values: the most that all filters of one call may have together (EC2 user guide, "List and
-/// filter your resources").
+/// 200 values: the most that all filters of one call may have together (EC2 API reference,
+/// "Filtering": "up to 200 filter values in a single request").
 pub const MAX_FILTER_VALUES: usize = 200;

@@ -13,7 +13,7 @@ pub struct TaskPlan {
     pub bucket: String,
     /// When the task starts.
     pub start: SystemTime,
-    /// From when on EC2 lists the task.
+    /// The time from which EC2 lists the task.
     pub listed_from: SystemTime,
     /// How long the task waits in the queue, without progress.
     pub queued_for: Duration,

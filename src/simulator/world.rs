@@ -21,7 +21,7 @@ use crate::domain::{MAX_TASKS_PER_CALL, TASK_LISTED_FOR};
 #[derive(Debug, Default)]
 pub(super) struct World {
     tasks: BTreeMap<Position, TaskPlan>,
-    /// From when on EC2 knows each image.
+    /// The time from which EC2 knows each image.
     images: BTreeMap<String, SystemTime>,
     /// The code with which EC2 refuses an image.
     refused: BTreeMap<String, String>,
