@@ -1,4 +1,4 @@
-//! From the domain's types to the contract's messages.
+//! Converts the domain's types to the contract's messages.
 
 use std::time::SystemTime;
 

@@ -1,5 +1,5 @@
-//! The one error table: from every failure below the doors to a status code, a reason and details.
-//! docs/errors.md is generated from it.
+//! The error table: maps every failure to a status code, a reason and details. docs/errors.md is
+//! generated from it.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::{
 
 /// `ErrorInfo.domain` of an error that EC2 reported.
 const EC2_DOMAIN: &str = "ec2.amazonaws.com";
-/// `ErrorInfo.domain` of an error that the gateway reports by itself.
+/// `ErrorInfo.domain` of an error that the gateway itself reports.
 const GATEWAY_DOMAIN: &str = "amistore";
 
-/// A failed call in the words that all doors share. Each door renders it in its own protocol.
+/// A failed call, independent of the protocol. Each front end renders it in its own protocol.
 #[derive(Clone, Debug)]
 pub struct ApiError {
     /// The status code.
@@ -28,9 +28,9 @@ pub struct ApiError {
     pub reason: String,
     /// `ErrorInfo.metadata`: account, region and EC2's request ID.
     pub metadata: Vec<(&'static str, String)>,
-    /// `BadRequest.field_violations`: the fields that are wrong.
+    /// `BadRequest.field_violations`: the invalid fields.
     pub violations: Vec<Violation>,
-    /// Delay before the next try. None if the call must not be tried again as it is.
+    /// Delay before a retry. None if the caller must not retry the unchanged call.
     pub retry_after: Option<Duration>,
     /// The value of `cache-status` if EC2's refusal came from the cache.
     pub cache_status: Option<String>,
@@ -53,8 +53,8 @@ impl ApiError {
         }
     }
 
-    /// The end of a watch because the gateway drains. The delay is drawn per watch, between half of
-    /// the table's and two and a half times of it, since thousands of watches end together.
+    /// The error that ends a watch when the gateway drains. Its delay is random, 0.5 to 2.5 times
+    /// the delay in the table, since thousands of watches end together.
     #[must_use]
     pub fn shutting_down() -> Self {
         let mut error =
@@ -65,7 +65,7 @@ impl ApiError {
         error
     }
 
-    /// A request with fields that are wrong.
+    /// A request with invalid fields.
     #[must_use]
     pub fn invalid(violations: Vec<Violation>) -> Self {
         let mut message = String::new();
@@ -155,7 +155,7 @@ pub(super) fn status_code(kind: ErrorKind) -> StatusCode {
     }
 }
 
-/// Delay before the next try if EC2 named none. None if the call must not be tried again as it is.
+/// Delay before a retry if EC2 named none. None if the caller must not retry the unchanged call.
 pub(super) fn retry_delay(kind: ErrorKind) -> Option<Duration> {
     match kind {
         ErrorKind::Throttled => Some(Duration::from_secs(5)),

@@ -1,4 +1,4 @@
-//! docs/errors.md as the error table says it.
+//! Generates docs/errors.md from the error table.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -39,7 +39,7 @@ const GATEWAY_PART: &str = "
 |---|---|---|---|
 ";
 
-/// The text of docs/errors.md. `codes` lists EC2's codes of a kind.
+/// The text of docs/errors.md. `codes` returns EC2's codes of a kind.
 #[must_use]
 pub fn errors_markdown(codes: impl Fn(ErrorKind) -> Vec<&'static str>) -> String {
     let mut text = String::from(INTRODUCTION);
@@ -56,7 +56,7 @@ pub fn errors_markdown(codes: impl Fn(ErrorKind) -> Vec<&'static str>) -> String
     text
 }
 
-/// The codes of a kind, and the cases that are no code of EC2's.
+/// The codes in the row of a kind: EC2's own, then the failures for which EC2 gives no code.
 fn codes_cell(kind: ErrorKind, codes: &[&str]) -> String {
     let mut cells: Vec<String> = Vec::new();
     for code in codes {

@@ -1,5 +1,5 @@
-//! Fields of requests, parsed into types that cannot be wrong. A field that is wrong is added to the
-//! request's violations.
+//! Parses fields of requests into types that hold only valid values. An invalid field is added to
+//! the request's violations.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -28,7 +28,7 @@ pub(super) fn name<T>(
     }
 }
 
-/// Parses a list of at most `most` names. Order and duplicates mean nothing.
+/// Parses a list of at most `most` names. Ignores their order and duplicates.
 pub(super) fn names<T: Ord>(
     violations: &mut Violations,
     field: &str,
@@ -51,7 +51,7 @@ pub(super) fn names<T: Ord>(
     names
 }
 
-/// Parses the numbers of states.
+/// Parses states from their enum numbers.
 pub(super) fn states(violations: &mut Violations, numbers: &[i32]) -> BTreeSet<TaskStateKind> {
     let mut states = BTreeSet::new();
     for (index, number) in numbers.iter().enumerate() {
@@ -74,7 +74,7 @@ pub(super) fn states(violations: &mut Violations, numbers: &[i32]) -> BTreeSet<T
     states
 }
 
-/// Parses a duration between `least` and 31 days: EC2 lists no task for longer.
+/// Parses a duration from `least` to 31 days, the time for which EC2 lists a task.
 pub(super) fn duration(
     violations: &mut Violations,
     field: &str,

@@ -1,5 +1,5 @@
-//! `ListStoreImageTasks`: from the request to a valid query, and from what the cache read to the
-//! response.
+//! `ListStoreImageTasks`: parses a request into a query, and makes the response from the cache's
+//! answer.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::{
     proto::{ListStoreImageTasksRequest, ListStoreImageTasksResponse},
 };
 
-/// Entries of `image_ids`.
+/// Maximum number of `image_ids`.
 const MOST_IMAGES: usize = 1_000;
-/// Tasks of a page if `page_size` is 0.
+/// Number of tasks on a page if `page_size` is 0.
 const DEFAULT_PAGE_SIZE: usize = 100;
-/// Tasks of a page; a larger `page_size` is taken as this.
+/// Maximum number of tasks on a page. A larger `page_size` is lowered to it.
 const LARGEST_PAGE_SIZE: usize = 1_000;
 
 /// A valid request for one page of tasks.
@@ -26,13 +26,13 @@ const LARGEST_PAGE_SIZE: usize = 1_000;
 pub struct ListQuery {
     /// The account and region that the request is about.
     pub scope: Scope,
-    /// The age that the response may have. None: as the gateway is configured.
+    /// Maximum age of the response. None means the gateway's configured default.
     pub max_staleness: Option<Duration>,
-    /// Ask EC2 only whether the gateway has the permission.
+    /// A dry run: ask EC2 about the gateway's permission, and list nothing.
     pub dry_run: bool,
     filter: TaskFilter,
     page_size: usize,
-    /// The last task of the page before.
+    /// The last task of the previous page.
     after: Option<TaskKey>,
 }
 
@@ -40,7 +40,7 @@ impl ListQuery {
     /// Parses a request.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` that names every field that is wrong.
+    /// `INVALID_ARGUMENT` that names every invalid field.
     pub fn parse(
         request: &ListStoreImageTasksRequest,
         policy: &ScopePolicy,
@@ -57,7 +57,8 @@ impl ListQuery {
         };
         let Some(scope) = scope else { return Err(ApiError::invalid(violations.into_vec())) };
         let mut after = None;
-        // A token is compared only with arguments that are valid themselves.
+        // The token's fingerprint covers the other arguments, so it is checked only if they are
+        // valid.
         if violations.is_empty() && !request.page_token.is_empty() {
             match page_token::read(Fingerprint::new(&scope, &filter), &request.page_token) {
                 Ok(place) => after = Some(place),
@@ -82,7 +83,7 @@ impl ListQuery {
         }
     }
 
-    /// The response, made from what the cache read for [`Self::cache_query`].
+    /// The response, made from the cache's answer to [`Self::cache_query`].
     #[must_use]
     pub fn response(&self, read: &CacheRead) -> ListStoreImageTasksResponse {
         let page = self.page(read);
@@ -101,8 +102,8 @@ impl ListQuery {
         ListStoreImageTasksResponse { tasks, next_page_token, as_of }
     }
 
-    /// Images without other selectors ask for the latest task of each, as EC2 answers. All other
-    /// requests ask for a part of the listing.
+    /// Returns whether the request selects by image alone. It then asks for the latest task of each
+    /// image, as EC2 selects. Any other request asks for a part of the listing.
     fn asks_for_latest(&self) -> bool {
         !self.filter.images.is_empty()
             && self.filter.states.is_empty()

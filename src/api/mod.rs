@@ -1,8 +1,9 @@
-//! What every door of the gateway shares: requests parsed into valid queries, the scope policy, page
-//! tokens, `cache-status`, the conversion to the contract's messages, and the one error table.
+//! The part of the API that is independent of the protocol. It parses requests into queries, and
+//! holds the scope policy, page tokens, `cache-status`, the conversion to messages and the error
+//! table.
 //!
-//! A door translates its protocol to this module and back, and decides nothing by itself. The module
-//! knows the contract's messages, but neither tonic nor HTTP.
+//! A front end, such as gRPC, translates its protocol to this module and back, and decides nothing
+//! else. The module knows the contract's messages, but neither tonic nor HTTP.
 
 mod cache_status;
 mod convert;

@@ -1,8 +1,8 @@
-//! Page tokens: a place in the sort order, and a fingerprint of the request's arguments.
+//! Page tokens: a position in the sort order, and a fingerprint of the request's arguments.
 //!
-//! A place means the same on every replica and after every refresh, so a walk returns each task that
-//! existed throughout exactly once. A token is opaque but not secret: a forged one yields nothing
-//! that a List without it would not yield.
+//! A position means the same on every replica and after every refresh. A client that reads all
+//! pages therefore gets each task that existed throughout exactly once. A token is opaque but not
+//! secret: a forged token shows nothing that a List without a token would not show.
 
 use std::{
     cmp::Reverse,
@@ -14,11 +14,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::{ImageId, Scope, TaskFilter, TaskKey};
 
-/// First byte of every token. A new format gets a new number.
+/// Version of the format, the first byte of every token.
 const VERSION: u8 = 1;
-/// Bytes of the fingerprint and of the checksum.
+/// Length in bytes of the fingerprint and of the checksum.
 const DIGEST_BYTES: usize = 8;
-/// Characters of a token that is decoded at all. The gateway's own have at most 400.
+/// Maximum length of a token that is decoded. The gateway's own tokens have at most 400 characters.
 const LONGEST_TOKEN: usize = 1024;
 
 /// Identifies the arguments that must stay the same from page to page.
@@ -47,13 +47,13 @@ impl Fingerprint {
     }
 }
 
-/// Adds a text with its length, so that two lists of texts never hash alike by concatenation.
+/// Adds a text with its length, so that the lists `["ab", "c"]` and `["a", "bc"]` hash differently.
 fn update(digest: &mut Sha256, text: &str) {
     digest.update((text.len() as u64).to_le_bytes());
     digest.update(text);
 }
 
-/// Why a page token is refused.
+/// The reason for which a page token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TokenError {
     #[error(
@@ -66,7 +66,7 @@ pub(super) enum TokenError {
     OtherArguments,
 }
 
-/// Encodes the place after a task.
+/// Encodes the position after a task.
 pub(super) fn write(fingerprint: Fingerprint, after: &TaskKey) -> String {
     let start = after.start_time.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut bytes = vec![VERSION];
@@ -79,14 +79,14 @@ pub(super) fn write(fingerprint: Fingerprint, after: &TaskKey) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Decodes a token that was given out for the same arguments.
+/// Decodes a token, and checks that it was issued for the same arguments.
 pub(super) fn read(fingerprint: Fingerprint, token: &str) -> Result<TaskKey, TokenError> {
     let payload = payload(token).ok_or(TokenError::Unreadable)?;
     let (given, after) = parse(&payload).ok_or(TokenError::Unreadable)?;
     if given == fingerprint { Ok(after) } else { Err(TokenError::OtherArguments) }
 }
 
-/// The bytes before the checksum, if the checksum is right.
+/// The bytes before the checksum. None if the checksum does not match.
 fn payload(token: &str) -> Option<Vec<u8>> {
     if token.len() > LONGEST_TOKEN {
         return None;

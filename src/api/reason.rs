@@ -1,4 +1,4 @@
-//! The refusals of the gateway itself: one row each for code, retry delay and meaning.
+//! The gateway's own reasons for an error: a table with the code, retry delay and meaning of each.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use strum::{IntoStaticStr, VariantArray};
 
 use super::StatusCode;
 
-/// Why the gateway itself refuses a call or ends a watch.
+/// The gateway's own reason for refusing a call or ending a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum GatewayReason {
@@ -16,13 +16,13 @@ pub enum GatewayReason {
     NoTask,
     /// EC2 no longer lists the watched task.
     TaskGone,
-    /// The waiting places of a scope are taken.
+    /// Too many requests or distinct queries of the scope wait for EC2.
     TooManyWaiting,
-    /// The request reaches below the tasks that are kept.
+    /// The request needs tasks that are older than those that the gateway keeps.
     TooManyTasks,
-    /// The places for scopes are taken.
+    /// The maximum number of scopes is in use.
     TooManyScopes,
-    /// The places for watches are taken.
+    /// The maximum number of watches is open.
     TooManyWatches,
     /// The refresher of the scope panicked.
     RequestLost,
@@ -32,11 +32,11 @@ pub enum GatewayReason {
     DeadlineExceeded,
 }
 
-/// A row of the table: everything that a reason implies.
+/// A row of the table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReasonSpec {
     pub(super) code: StatusCode,
-    /// Delay before the next try. None if the call must not be tried again as it is.
+    /// Delay before a retry. None if the caller must not retry the unchanged call.
     pub(super) retry_after: Option<Duration>,
     /// The meaning, as docs/errors.md prints it.
     pub(super) meaning: &'static str,
@@ -82,7 +82,7 @@ impl GatewayReason {
             Self::TooManyTasks => ReasonSpec::retry(
                 Code::ResourceExhausted,
                 60,
-                "the account and region has more tasks than are kept, and the request reaches below them",
+                "the account and region has more tasks than the gateway keeps, and the request needs older ones",
             ),
             Self::TooManyScopes => ReasonSpec::retry(
                 Code::ResourceExhausted,

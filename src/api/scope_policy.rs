@@ -5,15 +5,15 @@ use std::{collections::BTreeSet, fmt::Write as _};
 use super::{fields, violations::Violations};
 use crate::domain::{AccountName, Region, Scope};
 
-/// Characters of an unknown account name that an error repeats.
+/// Maximum number of characters that an error quotes of an unknown account name.
 const QUOTED_CHARACTERS: usize = 64;
 
-/// Decides which scope a request is about, and whether it may be asked for.
+/// Finds the scope that a request names, and refuses regions that are not allowed.
 #[derive(Clone, Debug, Default)]
 pub struct ScopePolicy {
     /// Region of a request that names none.
     pub default_region: Option<Region>,
-    /// The only regions that may be asked for. Empty: all.
+    /// The only regions that requests may name. Empty allows all regions.
     pub allowed_regions: BTreeSet<Region>,
 }
 

@@ -7,9 +7,9 @@ use strum::IntoStaticStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum StatusCode {
-    /// The request itself is wrong.
+    /// The request is invalid.
     InvalidArgument = 3,
-    /// The deadline passed first.
+    /// The deadline passed before the answer.
     DeadlineExceeded = 4,
     /// The task or the image does not exist.
     NotFound = 5,
@@ -17,7 +17,7 @@ pub enum StatusCode {
     PermissionDenied = 7,
     /// EC2 throttles, or a bound of the gateway is reached.
     ResourceExhausted = 8,
-    /// The account or the image is not in a state for this.
+    /// The state of the account or of the image does not permit the call.
     FailedPrecondition = 9,
     /// The endpoint does not offer the action.
     Unimplemented = 12,

@@ -1,8 +1,8 @@
-//! The fields of a request that are wrong, collected so that all are reported together.
+//! The invalid fields of a request, collected so that all are reported together.
 
 use std::fmt;
 
-/// One field that is wrong.
+/// One invalid field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// Path of the field, for example `image_ids[3]`.
@@ -16,7 +16,7 @@ pub struct Violation {
 pub(super) struct Violations(Vec<Violation>);
 
 impl Violations {
-    /// Number of violations that are reported. A client with more makes one mistake many times.
+    /// Maximum number of violations that are reported. Further ones mostly repeat the same mistake.
     const MOST: usize = 20;
 
     pub(super) fn add(&mut self, field: impl Into<String>, description: impl fmt::Display) {

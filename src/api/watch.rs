@@ -1,4 +1,4 @@
-//! `WatchStoreImageTask`: from the request to a valid query.
+//! `WatchStoreImageTask`: parses a request into a query.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::{
 
 /// Shortest `heartbeat_interval`.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_secs(1);
-/// `heartbeat_interval` of a request that names none: half of the idle time after which nginx and
-/// AWS load balancers cut a stream.
+/// Default `heartbeat_interval`: half of the idle time after which nginx and AWS load balancers cut
+/// a stream.
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(30);
 
 /// A valid request to watch one task.
@@ -28,7 +28,7 @@ impl WatchCall {
     /// Parses a request.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` that names every field that is wrong.
+    /// `INVALID_ARGUMENT` that names every invalid field.
     pub fn parse(
         request: &WatchStoreImageTaskRequest,
         policy: &ScopePolicy,
