@@ -1,4 +1,4 @@
-//! The log lines of a bound: one when it begins to refuse, and one when that is over.
+//! Logs when a bound begins to refuse requests, and when it no longer does.
 
 use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -10,29 +10,29 @@ use tracing::{field::display, info, warn};
 
 use super::Scope;
 
-/// Time without a refusal after which a bound counts as no longer reached. At a bound, each place
-/// that is given back is taken at once: without this pause, that would be two lines per request.
+/// Time without a refusal after which a bound counts as no longer reached. At a full bound each
+/// freed place is taken at once, so without this pause each request would log two lines.
 const CALM: Duration = Duration::from_secs(10);
 
 /// Value of [`BoundLog::last_refusal`] while the bound is not reached.
 const NOT_REACHED: u64 = 0;
 
-/// Logs that a bound is reached, and that it is no longer reached, however many requests it
-/// refuses meanwhile. An admission costs one atomic load while the bound is not reached.
+/// Logs once when a bound is reached and once when it is no longer reached, however many requests
+/// it refuses in between. While the bound is not reached, an admission costs one atomic load.
 #[derive(Debug)]
 pub struct BoundLog {
     bound: &'static str,
     scope: Option<Scope>,
     created: Instant,
-    /// Milliseconds from `created` to the last refusal, plus 1.
+    /// Milliseconds from `created` to the last refusal, plus 1 to differ from [`NOT_REACHED`].
     last_refusal: AtomicU64,
-    /// The limit at the last refusal, for the line that says it is over.
+    /// The limit at the last refusal, for the log line at the end of the refusals.
     limit: AtomicUsize,
 }
 
 impl BoundLog {
-    /// Creates the log of a bound that is not reached. `bound` names what is counted, in the plural:
-    /// "watches". `scope` is None if the bound is the process's.
+    /// Creates the log of a bound that is not reached. `bound` names the counted things in the
+    /// plural, such as "watches". `scope` is None if the bound applies to the whole process.
     #[must_use]
     pub fn new(bound: &'static str, scope: Option<Scope>) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl BoundLog {
         }
     }
 
-    /// Records a refusal, and logs it at `warn` if it is the first one.
+    /// Records a refusal. Logs it at `warn` if the bound was not reached before.
     pub fn refused(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
         let before = self.last_refusal.swap(self.now(), Ordering::Relaxed);
@@ -54,8 +54,8 @@ impl BoundLog {
         }
     }
 
-    /// Records an admission, and logs it at `info` if it is the first one after refusals that
-    /// ended at least 10 s ago.
+    /// Records an admission. Logs it at `info` if it is the first one after refusals that ended at
+    /// least 10 s ago.
     pub fn admitted(&self) {
         let last_refusal = self.last_refusal.load(Ordering::Relaxed);
         if last_refusal == NOT_REACHED || self.now() < last_refusal + millis(CALM) {

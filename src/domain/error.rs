@@ -1,4 +1,4 @@
-//! Why a call to EC2 failed: the kinds of failure, and the one error type.
+//! Failures of a call to EC2: their kinds, and their error type.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -18,9 +18,9 @@ pub enum ErrorKind {
     Denied,
     /// The credentials are bad, expired or missing.
     Credentials,
-    /// The state of the account or the image rules the call out.
+    /// The state of the account or of the image does not permit the call.
     AccountState,
-    /// EC2 counts too many calls.
+    /// EC2 throttles the account's calls.
     Throttled,
     /// The endpoint does not know the action.
     Unsupported,
@@ -36,7 +36,7 @@ impl ErrorKind {
     /// Every kind, in the order of docs/errors.md.
     pub const ALL: &[Self] = Self::VARIANTS;
 
-    /// Whether the failure can heal by itself, so that a retry makes sense.
+    /// Returns whether the failure can heal by itself, so that a retry makes sense.
     #[must_use]
     pub fn is_transient(self) -> bool {
         match self {
@@ -51,7 +51,8 @@ impl ErrorKind {
         }
     }
 
-    /// Whether the refusal covers every request of the account and region, not just this one.
+    /// Returns whether the refusal covers every request of the account and region, not only this
+    /// one.
     #[must_use]
     pub fn concerns_the_scope(self) -> bool {
         match self {
@@ -95,7 +96,7 @@ impl fmt::Display for ErrorKind {
 pub struct UpstreamError {
     /// The kind of failure.
     pub kind: ErrorKind,
-    /// EC2's error code. If EC2 gave none, a code of the gateway's in the same style.
+    /// EC2's error code. If EC2 gave none, a code that the gateway assigns in the same style.
     pub code: Arc<str>,
     /// A description of the failure, without secrets.
     pub message: Arc<str>,
@@ -104,18 +105,18 @@ pub struct UpstreamError {
     pub cause: Option<Arc<str>>,
     /// EC2's request ID. None if EC2 did not answer.
     pub request_id: Option<Arc<str>>,
-    /// How long EC2 asks the caller to wait.
+    /// The time that EC2 asks the caller to wait.
     pub retry_after: Option<Duration>,
 }
 
 impl UpstreamError {
-    /// Whether EC2 refuses an image ID. One bad ID fails the whole call.
+    /// Returns whether EC2 refuses an image ID. One bad ID fails the whole call.
     #[must_use]
     pub fn blames_an_image(&self) -> bool {
         self.code.starts_with("InvalidAMIID.")
     }
 
-    /// Whether EC2 refuses the pagination token of the call.
+    /// Returns whether EC2 refuses the pagination token of the call.
     #[must_use]
     pub fn blames_the_token(&self) -> bool {
         matches!(&*self.code, "InvalidNextToken" | "InvalidPaginationToken")

@@ -54,22 +54,22 @@ pub struct TaskFilter {
 }
 
 impl TaskFilter {
-    /// Whether the task matches.
+    /// Returns whether the task matches.
     #[must_use]
     pub fn matches(&self, task: &StoreImageTask) -> bool {
         self.could_match(task) && state_matches(&self.states, task)
     }
 
-    /// Whether the task matches in at least one state, so that a change of state can change the
-    /// result of the query.
+    /// Returns whether the task would match in some state. If so, a change of its state can change
+    /// the result of the query.
     #[must_use]
     pub fn could_match(&self, task: &StoreImageTask) -> bool {
         (self.images.is_empty() || self.images.contains(&task.key.image_id))
             && bucket_matches(&self.buckets, task)
     }
 
-    /// The narrowest listing of EC2's that has all matching tasks. It may have others too, since
-    /// EC2 cannot filter a listing by image.
+    /// The narrowest listing that contains all matching tasks and that EC2 can filter. It may
+    /// contain other tasks too: EC2 cannot filter by image, nor by more than 200 values.
     #[must_use]
     pub fn listing(&self) -> ListingFilter {
         let fits = self.states.len() + self.buckets.len() <= MAX_FILTER_VALUES;
@@ -80,7 +80,7 @@ impl TaskFilter {
     }
 }
 
-/// A filter that EC2 can apply to a listing. An empty one is the listing of all tasks.
+/// A filter that EC2 can apply to a listing. The empty filter selects all tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListingFilter {
     /// The states to match. Empty matches any state.
@@ -96,20 +96,20 @@ impl ListingFilter {
         Self { states: [TaskStateKind::InProgress].into(), ..Self::default() }
     }
 
-    /// Whether every task matches.
+    /// Returns whether the filter is empty, so that every task matches.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.states.is_empty() && self.buckets.is_empty()
     }
 
-    /// Whether a task that matches now matches forever. A task's state changes, its bucket does
-    /// not.
+    /// Returns whether a task that matches once matches forever. A task's state can change, but its
+    /// bucket cannot.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         self.states.is_empty()
     }
 
-    /// Whether the task matches.
+    /// Returns whether the task matches.
     #[must_use]
     pub fn matches(&self, task: &StoreImageTask) -> bool {
         state_matches(&self.states, task) && bucket_matches(&self.buckets, task)

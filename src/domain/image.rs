@@ -19,13 +19,13 @@ const MAX_DIGITS: usize = 17;
 const COUNT_MASK: u128 = 0xff;
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// How far the digit at this place, counted from the left, is shifted in the number.
+/// Number of bits by which the digit at this place is shifted. Places count from the left, from 0.
 fn shift(place: usize) -> usize {
     124 - 4 * place
 }
 
 impl ImageId {
-    /// Checks a text and makes it an image ID.
+    /// Parses an image ID.
     ///
     /// # Errors
     /// If the text does not have the form of an AMI ID.
@@ -60,7 +60,7 @@ impl ImageId {
 
 impl fmt::Display for ImageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not by format!: it writes a number digit by digit, which is several times slower.
+        // format! would write the number digit by digit, which is several times slower.
         let mut digits = [0; MAX_DIGITS];
         for (place, digit) in digits.iter_mut().enumerate() {
             *digit = HEX_DIGITS[(self.0 >> shift(place) & 0xf) as usize];

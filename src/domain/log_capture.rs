@@ -7,12 +7,12 @@ use std::{
 
 use tracing::{Dispatch, subscriber::DefaultGuard};
 
-/// A second subscriber, which no thread uses. If there were only one, tracing would
-/// decide by the first thread that logs an event whether the event is off. Another test's thread
-/// has no subscriber, so the event would be off for all threads.
+/// A second subscriber, which no thread uses. With only one subscriber, tracing decides whether an
+/// event is off by the first thread that logs it. The thread of another test has no subscriber, so
+/// the event would be off for all threads.
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
 
-/// The lines of the gateway that the current thread logs, from `debug` up, without times.
+/// The log lines of the gateway from the current thread, at `debug` and above, without times.
 pub(crate) struct LogCapture {
     text: Text,
     _subscriber: DefaultGuard,

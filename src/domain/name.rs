@@ -26,7 +26,7 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks a text and makes it a name.
+            /// Parses a name.
             ///
             /// # Errors
             /// If the text does not have the form of such a name.
@@ -136,7 +136,7 @@ fn is_region(text: &str) -> bool {
 }
 
 impl AccountName {
-    /// The name of the account that an empty name stands for.
+    /// The name of the default account, which an empty name selects.
     pub const DEFAULT: &'static str = "default";
 }
 

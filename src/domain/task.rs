@@ -15,15 +15,15 @@ pub struct StoreImageTask {
     pub state: TaskState,
     /// The progress in percent, 0 to 100.
     pub progress: u8,
-    /// Why the task failed, in EC2's words.
+    /// EC2's reason for the failure of the task.
     pub failure_reason: Option<Arc<str>>,
 }
 
 impl StoreImageTask {
-    /// The newer version of this task, or None if `news` is the same or older.
+    /// Returns `news` if it is a newer version of this task, else None.
     ///
-    /// EC2's replicas lag, so an answer may be older than the one before it. A task never goes
-    /// back: from a terminal state to another state, or to a lower progress.
+    /// EC2's replicas lag, so an answer may be older than the one before it. A task never goes back
+    /// from a terminal state to another state, nor to a lower progress.
     #[must_use]
     pub fn advance(&self, news: Self) -> Option<Self> {
         let goes_back = self.state.is_terminal()
@@ -41,8 +41,8 @@ pub struct TaskKey {
     pub start_time: Reverse<SystemTime>,
     /// The image.
     pub image_id: ImageId,
-    /// The bucket, as EC2 names it. Not a `BucketName`, since EC2 may use names that our rules
-    /// exclude.
+    /// The bucket, as EC2 names it. Not a `BucketName`, since EC2 may use names that `BucketName`
+    /// refuses.
     pub bucket: Arc<str>,
 }
 
@@ -55,8 +55,8 @@ pub enum TaskState {
     Completed,
     /// The task has failed. Terminal.
     Failed,
-    /// A word of EC2's that this version does not know. It counts as not terminal, so that the
-    /// task is refreshed.
+    /// EC2's word for a state that this version does not know. It counts as not terminal, so that
+    /// the task is refreshed.
     Other(Arc<str>),
 }
 
@@ -83,7 +83,7 @@ impl TaskState {
         }
     }
 
-    /// Whether the state never changes again.
+    /// Returns whether the state never changes again.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         matches!(self, Self::Completed | Self::Failed)

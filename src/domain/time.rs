@@ -1,5 +1,5 @@
-//! The one clock of the gateway. It is tokio's, so that a test that pauses tokio's clock pauses
-//! every time that the gateway sees.
+//! The gateway's clock, which is tokio's: a test that pauses tokio's clock pauses the whole
+//! gateway.
 
 use std::time::SystemTime;
 

@@ -8,10 +8,10 @@ use super::{
     error::UpstreamError, filter::ListingFilter, image::ImageId, name::Scope, task::StoreImageTask,
 };
 
-/// The client of one scope's EC2. All clones share one rate budget.
+/// The client that calls EC2 for one scope. All clones share one rate budget.
 pub type Upstream = BoxCloneSyncService<DescribeRequest, DescribeResponse, UpstreamError>;
 
-/// Makes the client of a scope's EC2.
+/// Makes the client of a scope.
 pub type MakeUpstream = Arc<dyn Fn(&Scope) -> Upstream + Send + Sync>;
 
 /// EC2's own pagination token.
