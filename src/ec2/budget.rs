@@ -6,8 +6,8 @@
 //! throttles a call within this budget, another tool has spent the tokens. The rate is then halved,
 //! and it grows back with each call that succeeds.
 //!
-//! Not governor: its quota is fixed for the life of a limiter, and it waits on a timer of its own
-//! (futures-timer), which tokio's paused clock does not move.
+//! The crate governor does not fit. Its quota is fixed for the life of a limiter, and it waits on
+//! its own timer (futures-timer), which tokio's paused clock does not move.
 
 use std::{
     pin::Pin,
@@ -22,7 +22,7 @@ use tower::{Layer, Service};
 
 use crate::domain::{DescribeRequest, ErrorKind, Scope, UpstreamError};
 
-/// How many attempts a scope may make.
+/// Settings of the rate at which a scope may make attempts.
 #[derive(Clone, Copy, Debug)]
 pub struct RateSettings {
     /// The attempts in a burst, at least 1.
@@ -99,7 +99,7 @@ impl Bucket {
         }
     }
 
-    /// Restores a share of the rate.
+    /// Restores [`RECOVERY_SHARE`] of the configured rate.
     fn succeeded(&mut self) {
         self.refill();
         if !self.is_slowed() {
@@ -113,13 +113,13 @@ impl Bucket {
         }
     }
 
-    /// Whether the rate is still lower than the configured one.
+    /// Returns whether the rate is lower than the configured one.
     fn is_slowed(&self) -> bool {
         self.per_second < self.settings.per_second
     }
 }
 
-/// A bucket stays valid if a holder of its lock panics, so a poisoned lock is taken as it is.
+/// Locks a bucket. A bucket stays valid if a holder of its lock panics, so poisoning is ignored.
 fn lock(bucket: &Mutex<Bucket>) -> MutexGuard<'_, Bucket> {
     bucket.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -152,7 +152,7 @@ pub(super) struct RateBudget<S> {
 
 #[derive(Debug)]
 enum State {
-    /// The service has no token and waits for none.
+    /// The service neither holds a token nor waits for one.
     Idle,
     /// The service waits until the bucket has a token.
     Waiting(Pin<Box<Sleep>>),
@@ -162,7 +162,7 @@ enum State {
 
 // === impl RateBudget ===
 
-/// A clone takes a token of its own.
+/// A clone begins without a token.
 impl<S: Clone> Clone for RateBudget<S> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone(), bucket: self.bucket.clone(), state: State::Idle }

@@ -9,7 +9,7 @@ use aws_sdk_ec2::error::ConnectorError;
 /// limit all headers together to 8 KiB.
 const MAX_TEXT_BYTES: usize = 2_000;
 
-/// The host, if it is known, and the causes below the outermost error.
+/// Joins the host, if it is known, and the causes below the outermost error.
 pub(super) fn joined(error: &(dyn Error + 'static), host: Option<&str>) -> Option<Arc<str>> {
     let mut texts = Vec::new();
     let mut by_provider = false;
@@ -17,8 +17,9 @@ pub(super) fn joined(error: &(dyn Error + 'static), host: Option<&str>) -> Optio
         if cause.is::<ConnectorError>() {
             by_provider = false;
         }
-        // Below a CredentialsError stand the words of a credentials provider, such as STS or a
-        // credential process, which may quote secrets. A failed connection to it has none.
+        // The causes of a CredentialsError are a credentials provider's own words, for example
+        // those of STS or of a credential process. They may quote secrets. The causes of a failed
+        // connection do not.
         if !by_provider {
             push_new(&mut texts, cause.to_string());
         }
@@ -26,7 +27,7 @@ pub(super) fn joined(error: &(dyn Error + 'static), host: Option<&str>) -> Optio
             by_provider = true;
         }
     }
-    // Without credentials the call did not get as far as EC2's host.
+    // A call without credentials never reaches EC2's host.
     if let Some(host) = host
         && find::<CredentialsError>(error).is_none()
     {
@@ -38,7 +39,7 @@ pub(super) fn joined(error: &(dyn Error + 'static), host: Option<&str>) -> Optio
     Some(cut(&texts.join(": ")).into())
 }
 
-/// Adds the text, unless the one before it contains it: some errors quote their source.
+/// Adds a text, unless the previous one contains it: some errors quote their source.
 fn push_new(texts: &mut Vec<String>, text: String) {
     match texts.last() {
         Some(last) if last.contains(&text) => {}
@@ -46,7 +47,7 @@ fn push_new(texts: &mut Vec<String>, text: String) {
     }
 }
 
-/// The text, cut at a character to at most [`MAX_TEXT_BYTES`] and an ellipsis.
+/// Cuts a text that is longer than [`MAX_TEXT_BYTES`] between two characters, and adds an ellipsis.
 pub(super) fn cut(text: &str) -> String {
     if text.len() <= MAX_TEXT_BYTES {
         return text.to_owned();

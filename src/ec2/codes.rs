@@ -8,7 +8,7 @@ use aws_runtime::retries::classifiers::{THROTTLING_ERRORS, TRANSIENT_ERRORS};
 
 use crate::domain::ErrorKind;
 
-/// The codes of each kind that AWS's own two lists lack.
+/// The codes of each kind that are on neither of AWS's two lists.
 pub const KNOWN_CODES: &[(ErrorKind, &[&str])] = &[
     (
         ErrorKind::InvalidRequest,
@@ -46,7 +46,7 @@ pub const KNOWN_CODES: &[(ErrorKind, &[&str])] = &[
             "MissingAuthenticationToken",
             "RequestExpired",
             // Clock skew. The SDK corrects its clock only between the attempts of one operation.
-            // Our operations have one attempt, so a retry would fail in the same way.
+            // The gateway's operations have one attempt, so a retry would fail in the same way.
             "RequestInTheFuture",
             "RequestTimeTooSkewed",
             "SignatureDoesNotMatch",

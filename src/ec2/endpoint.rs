@@ -1,5 +1,4 @@
-//! The host that a client's requests go to, for the causes of errors: the SDK's errors do not name
-//! it.
+//! The host that a client's requests go to. The gateway's errors name it, since the SDK's do not.
 
 use std::sync::{Arc, OnceLock};
 

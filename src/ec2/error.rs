@@ -1,4 +1,4 @@
-//! Classes each failed call once, and keeps secrets out of messages.
+//! Classifies each failed call once, and keeps secrets out of messages.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const DRY_RUN_PERMITTED: &str = "DryRunOperation";
 
 type Failed = SdkError<DescribeStoreImageTasksError, HttpResponse>;
 
-/// The response or the error that a failed call to this host stands for.
+/// Maps the SDK's error to the gateway's, or to a response if it stands for a permitted dry run.
 pub(super) fn classify(
     failed: &Failed,
     host: Option<&str>,
@@ -37,7 +37,7 @@ pub(super) fn classify(
         SdkError::TimeoutError(_) => timed_out(),
         _ => of_dispatch(failed),
     };
-    // If EC2 answered with an error, its message says all. It may quote the request, too.
+    // An error that EC2 answered is complete without its causes, and they may quote the request.
     if !matches!(failed, SdkError::ServiceError(_)) {
         error.cause = cause::joined(failed, host);
     }
@@ -46,7 +46,7 @@ pub(super) fn classify(
     Err(error)
 }
 
-/// The error of a tower layer. The timeout is the only layer that makes errors of its own.
+/// Maps the error of a tower layer. Only the timeout layer makes errors of its own.
 pub(super) fn from_layer(error: BoxError) -> UpstreamError {
     match error.downcast::<UpstreamError>() {
         Ok(error) => *error,
@@ -55,7 +55,7 @@ pub(super) fn from_layer(error: BoxError) -> UpstreamError {
     }
 }
 
-/// Classes an answer of EC2's that is an error.
+/// Classifies an error that EC2 answered.
 fn of_service(failed: &Failed) -> UpstreamError {
     let status = status(failed);
     let code = failed.code().unwrap_or_default();
@@ -78,7 +78,7 @@ fn of_service(failed: &Failed) -> UpstreamError {
     failure(kind, code, message)
 }
 
-/// Classes an answer that cannot be read.
+/// Classifies an answer that cannot be read.
 fn of_response(failed: &Failed) -> UpstreamError {
     if broke_off(failed) {
         return failure(
@@ -90,7 +90,7 @@ fn of_response(failed: &Failed) -> UpstreamError {
     without_code(status(failed))
 }
 
-/// Whether the connection ended before the answer did.
+/// Returns whether the connection ended before the answer did.
 fn broke_off(failed: &Failed) -> bool {
     for cause in Causes::of(failed) {
         // The SDK has no type for a body that breaks off.
@@ -101,7 +101,7 @@ fn broke_off(failed: &Failed) -> bool {
     false
 }
 
-/// Classes an answer without an error code: one from a proxy on the way, or a truncated one.
+/// Classifies an answer without an error code: a truncated one, or one from a proxy on the way.
 fn without_code(status: u16) -> UpstreamError {
     match status {
         500..=599 => failure(
@@ -127,7 +127,7 @@ fn without_code(status: u16) -> UpstreamError {
     }
 }
 
-/// Classes a call without an answer. The SDK may not even have sent the request.
+/// Classifies a call without an answer. The SDK may not even have sent the request.
 fn of_dispatch(failed: &Failed) -> UpstreamError {
     match cause::find::<CredentialsError>(failed) {
         Some(CredentialsError::ProviderTimedOut(_)) => failure(

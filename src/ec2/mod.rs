@@ -1,5 +1,5 @@
-//! The calls to EC2: one client per scope behind a tower stack, and the kinds of EC2's errors. No
-//! other module uses `aws_sdk_ec2`.
+//! The calls to EC2: one client per scope behind a tower stack, and the classification of errors.
+//! No other module uses `aws_sdk_ec2`.
 //!
 //! The stack, outermost first: trouble log → retry (transient failures only) → rate budget (counts
 //! attempts) → attempt timeout → client. The SDK's own retries are off, so that one place retries.

@@ -38,7 +38,7 @@ impl Intercept for ResponseIntegrity {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let response = context.response();
-        // An error needs no body: its status says enough.
+        // The status of an error says enough, so its body is not checked.
         if !response.status().is_success() {
             return Ok(());
         }
@@ -59,7 +59,7 @@ fn is_complete(body: &[u8]) -> Result<bool, quick_xml::Error> {
                 return Ok(false);
             }
             Event::Start(_) => depth += 1,
-            // The reader checks that the names of start and end match.
+            // The reader checks that the names of start and end tags match.
             Event::End(_) => {
                 depth = depth.saturating_sub(1);
                 closed = depth == 0;

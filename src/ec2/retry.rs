@@ -14,14 +14,14 @@ use tower::retry::{Policy, RetryLayer, budget::Budget};
 
 use crate::domain::{DescribeRequest, DescribeResponse, UpstreamError};
 
-/// How many attempts a call has, and the pauses between them.
+/// Settings of the retries: the number of attempts, and the pauses between them.
 #[derive(Clone, Debug)]
 pub struct RetrySettings {
-    /// The most attempts of one call, including the first.
+    /// Maximum number of attempts of one call, including the first.
     pub max_attempts: u32,
     /// The upper bound of the first pause. The bound doubles with each further pause.
     pub base: Duration,
-    /// The longest pause, also if EC2 asks for a longer one.
+    /// The longest pause, even if EC2 asks for a longer one.
     pub longest: Duration,
     /// The seed of the jitter. None takes the system's randomness.
     pub seed: Option<u64>,
@@ -47,9 +47,11 @@ pub(super) fn layer(settings: &RetrySettings) -> RetryLayer<Transient> {
     RetryLayer::new(Transient { settings: settings.clone(), attempt: 1, rng, budget })
 }
 
-/// The retries that a scope may still make: ten at first. Five successful calls earn one more.
+/// The retries that a scope may still make: ten at first and at most. Five successful calls earn
+/// one more.
 ///
-/// Not tower's `TpsBudget`: its deposits expire within a minute, and a scope may make few calls.
+/// tower's `TpsBudget` does not fit: its deposits expire within a minute, and a scope may make only
+/// a few calls a minute.
 #[derive(Debug)]
 struct RetryBudget(AtomicU32);
 

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::{budget::RateSettings, retry::RetrySettings};
 
-/// How the gateway calls EC2.
+/// Settings of the calls to EC2.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long one attempt may take.
+    /// Time limit of one attempt.
     pub attempt_timeout: Duration,
-    /// How many attempts a call has, and the pauses between them.
+    /// The number of attempts of a call, and the pauses between them.
     pub retry: RetrySettings,
-    /// How many attempts a scope may make.
+    /// The rate at which a scope may make attempts.
     pub rate: RateSettings,
 }
 

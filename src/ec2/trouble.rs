@@ -37,7 +37,7 @@ pub(super) struct TroubleLog<S> {
     record: Arc<Record>,
 }
 
-/// A scope and its trouble. None while EC2 answers.
+/// A scope and its trouble, which is None while EC2 answers.
 #[derive(Debug)]
 struct Record {
     scope: Scope,
@@ -54,7 +54,7 @@ struct Trouble {
 enum Sign<'a> {
     /// EC2 cannot be asked.
     Trouble(&'a UpstreamError),
-    /// EC2 has answered the call, or refused just this one.
+    /// EC2 has answered the call, or has refused only this call.
     Answer,
     /// The result does not say whether EC2 can be asked.
     Unclear,
