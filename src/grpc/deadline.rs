@@ -9,13 +9,14 @@ use tonic::{Status, metadata::MetadataMap};
 use super::status::status;
 use crate::api::{ApiError, GatewayReason};
 
-/// Time by which the service's deadline precedes tonic's, which has the wrong code.
+/// Time by which the service's deadline precedes tonic's. tonic would end an expired call with
+/// `CANCELLED`.
 const AHEAD_OF_TONIC: Duration = Duration::from_millis(2);
 
-/// Digits of a `grpc-timeout` (gRPC over HTTP2, "Timeout": at most 8).
+/// Maximum number of digits of a `grpc-timeout` (gRPC over HTTP2, "Timeout").
 const MOST_DIGITS: usize = 8;
 
-/// The client's deadline.
+/// The client's deadline. None if the request has no valid `grpc-timeout`.
 pub(super) fn client_deadline(metadata: &MetadataMap) -> Option<Instant> {
     let timeout = parse(metadata.get("grpc-timeout")?.to_str().ok()?)?;
     Instant::now().checked_add(timeout.saturating_sub(AHEAD_OF_TONIC))

@@ -85,8 +85,8 @@ impl ListHandler {
         Response::from_parts(metadata, response, Extensions::default())
     }
 
-    /// The response that another caller's identical request was encoded to, if it was made from the
-    /// same snapshot: callers that waited together share one encoding.
+    /// The encoded response to another caller's identical request, if it was made from the same
+    /// snapshot. Callers that waited together share one encoding.
     fn encoded_from(
         &self,
         request: &EncodedListRequest,

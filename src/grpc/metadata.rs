@@ -10,13 +10,14 @@ use crate::{
     cache::Outcome,
 };
 
-/// Seconds of a TTL for which the header of a hit is made in advance.
+/// Longest TTL, in seconds, for which the headers of all hits are made in advance.
 const MOST_PREPARED: u64 = 300;
 
-/// Makes `cache-status` headers, by the TTL of requests that name no `max_staleness`.
+/// Makes `cache-status` headers. Their `ttl` counts down the configured TTL, even if the request
+/// sets `max_staleness`.
 pub(super) struct CacheStatusHeaders {
     ttl: i64,
-    /// The header of a hit, by the seconds that are left of the TTL. Nearly every response is a hit,
+    /// The headers of hits, indexed by the seconds left of the TTL. Nearly every response is a hit,
     /// so its header is not formatted each time.
     hits: Vec<HeaderValue>,
 }
@@ -59,7 +60,7 @@ fn with_cache_status(value: HeaderValue) -> MetadataMap {
     MetadataMap::from_headers(headers)
 }
 
-/// The text is ASCII, so the fallback is never used.
+/// Makes a header. The text is ASCII, so the fallback is never used.
 fn header(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("amistore-gateway"))
 }

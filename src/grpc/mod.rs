@@ -1,5 +1,5 @@
-//! The gRPC door: a tonic service that translates requests for [`crate::api`], asks the cache or the
-//! watches, and renders responses and errors. It knows no AWS.
+//! The gRPC front end: a tonic service that translates requests for [`crate::api`], asks the cache
+//! or the watches, and renders responses and errors. It does not use AWS's crates.
 
 mod deadline;
 mod list;

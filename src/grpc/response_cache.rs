@@ -24,16 +24,17 @@ const MAX_AGE: Duration = Duration::from_mins(5);
 /// while it is used.
 const RELEASE_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Bytes that an entry takes beside its request and response: the entry and moka's bookkeeping.
+/// Bytes that an entry takes besides its request and response, for itself and moka's bookkeeping.
 const ENTRY_OVERHEAD: usize = 512;
 
 /// A response that can be sent again.
 pub(super) struct CachedResponse {
-    /// The cache that the response was read from. Weak: a response does not keep a scope alive.
+    /// The cache that the response was read from. Weak, so that a response does not keep an idle
+    /// scope alive.
     pub(super) scope: Weak<ScopeCache>,
-    /// The age that the request allowed.
+    /// The `max_staleness` of the request.
     pub(super) max_staleness: Option<Duration>,
-    /// Tells whether the response is still the right one.
+    /// Decides whether the response is still valid.
     pub(super) validator: Validator,
     /// The encoded message.
     pub(super) response: EncodedListResponse,
@@ -41,8 +42,8 @@ pub(super) struct CachedResponse {
 
 type Responses = moka::sync::Cache<EncodedListRequest, Arc<CachedResponse>>;
 
-/// Responses within a bound of bytes. moka admits by frequency, so requests that occur once do not
-/// evict the responses that are asked for often.
+/// Cached responses, bounded by their total bytes. moka admits by frequency, so rare requests do
+/// not evict the responses to frequent ones.
 pub(super) struct ResponseCache {
     responses: Responses,
     _release_memory: AbortOnDropHandle<()>,
@@ -102,7 +103,7 @@ mod tests {
         }
     }
 
-    /// Invariant 7 (docs/invariants.md): memory. One bound of it.
+    /// Invariant 7 (docs/invariants.md): the memory of encoded responses
     #[tokio::test]
     async fn a_million_distinct_requests_evict_no_frequent_response_and_stay_within_the_bytes() {
         let most = 1 << 20;
@@ -115,7 +116,7 @@ mod tests {
             let request = request(1000 + distinct);
             assert!(cache.get(&request).is_none());
             cache.put(&request, cached_response());
-            // Half of all requests are frequent ones, each of them one in a hundred.
+            // Every second request is one of the 100 frequent ones.
             cache.get(&frequent[distinct % frequent.len()]);
             if distinct % 1000 == 0 {
                 cache.responses.run_pending_tasks();

@@ -23,8 +23,7 @@ use crate::{
     watch::Watches,
 };
 
-/// Bytes of the largest request that is read: 1 MiB. A thousand image IDs and two hundred buckets
-/// are 80 KiB.
+/// Maximum size of a request: 1 MiB. A request with 1,000 image IDs and 200 buckets has 80 KiB.
 const LARGEST_REQUEST: usize = 1 << 20;
 
 /// The implementation of `amistore.v1.StoreImageTaskService`.

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-/// How the gRPC service behaves.
+/// Settings of the gRPC service.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Time that a List, or the beginning of a Watch, may take if the client sets no deadline.
+    /// Time limit of a List, or of the beginning of a Watch, unless the client's deadline is
+    /// earlier.
     pub request_timeout: Duration,
-    /// Bytes of encoded responses that are kept to be sent again.
+    /// Maximum total size of the cached responses, in bytes.
     pub max_answer_bytes: u64,
 }
 

@@ -14,7 +14,7 @@ use crate::api::{ApiError, Violation};
 /// "Pushback").
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
-/// Header of RFC 9211.
+/// Name of the header that RFC 9211 defines.
 const CACHE_STATUS: &str = "cache-status";
 
 /// The status of a failed call.

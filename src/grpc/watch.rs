@@ -22,7 +22,7 @@ use crate::{
 pub(super) type WatchStream =
     Pin<Box<dyn Stream<Item = Result<WatchStoreImageTaskResponse, Status>> + Send>>;
 
-/// Begins watches.
+/// Begins watches for callers.
 pub(super) struct WatchHandler {
     watches: Watches,
     policy: Arc<ScopePolicy>,
@@ -38,7 +38,8 @@ impl WatchHandler {
         Self { watches, policy, draining }
     }
 
-    /// Begins a watch. Returns when its first message is known or its task is waited for.
+    /// Begins a watch. Returns when the first state of the task is known, or the wait for a task
+    /// begins.
     pub(super) async fn begin(
         &self,
         request: WatchStoreImageTaskRequest,
@@ -65,7 +66,7 @@ impl WatchHandler {
     }
 }
 
-/// The state of one stream. A message is made when the client has room for it.
+/// The state of one stream. A message is made only when the client can take it.
 struct Messages {
     watch: Watch,
     scope: Scope,
@@ -74,11 +75,11 @@ struct Messages {
     last_sent: Instant,
     deadline: Option<Instant>,
     draining: CancellationToken,
-    /// A status was sent. No message may follow it.
+    /// Set once a status was sent. No message may follow it.
     ended: bool,
 }
 
-/// What happens next in a stream.
+/// The next event of a stream.
 enum Event {
     State(Option<State>),
     Draining,
@@ -125,7 +126,8 @@ impl Messages {
         let heartbeat_due = self.last_sent + self.heartbeat;
         let deadline = self.deadline.unwrap_or(heartbeat_due);
         tokio::select! {
-            // A state goes before the end of the stream: a terminal state is never held back.
+            // States come first, so that a terminal state is sent even if the stream ends at that
+            // moment.
             biased;
             state = self.watch.next() => Event::State(state),
             () = self.draining.cancelled() => Event::Draining,
