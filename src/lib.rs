@@ -1,5 +1,5 @@
-//! amistore-gateway: Amazon EC2's store-image tasks over gRPC, from a cache that asks EC2 for
-//! everybody at once. ARCHITECTURE.md shows the house and the way of a request through it.
+//! Lists and watches Amazon EC2's store-image tasks over gRPC, from a cache that shares EC2 calls
+//! among all callers. ARCHITECTURE.md shows the modules and the path of a request through them.
 
 pub mod api;
 pub mod cache;

@@ -14,7 +14,7 @@ pub use codec::{Codec, Decoder, EncodedListRequest, EncodedListResponse, Encoder
 
 tonic::include_proto!("amistore.v1");
 
-/// The server's side. As generated, except that a List is received and sent as encoded bytes.
+/// The generated server, changed so that it receives and sends a List as encoded bytes.
 pub mod server {
     include!(concat!(env!("OUT_DIR"), "/server/amistore.v1.rs"));
 }

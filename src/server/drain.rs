@@ -1,4 +1,4 @@
-//! The drain: how a server that was asked to stop comes to its end.
+//! The drain: a server that shuts down finishes its requests within a time limit.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use tokio::time::timeout;
 
 use super::health::HealthStatus;
 
-/// Time that a draining server goes on to tell its health, so that health watchers read
-/// `NOT_SERVING` before their streams end.
+/// Time for which a draining server still serves health watchers, so that they read `NOT_SERVING`
+/// before their streams end.
 const HEALTH_LINGERS: Duration = Duration::from_secs(1);
 
-/// Requests were still in progress when the drain timeout was over.
+/// Requests were still in progress when the drain timeout passed.
 #[derive(Debug)]
 pub(super) struct TimedOut;
 
-/// Waits until `server`, which was told to shut down, has finished its requests.
+/// Waits until `server`, which is shutting down, has finished its requests.
 pub(super) async fn drain<T>(
     server: impl Future<Output = T>,
     mut health: HealthStatus,

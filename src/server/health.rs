@@ -1,4 +1,4 @@
-//! Health in the terms of gRPC's health protocol: of the server as a whole and of the service.
+//! The health of the server as a whole and of the service, in gRPC's health protocol.
 
 use tonic::server::NamedService;
 use tonic_health::{
@@ -11,15 +11,15 @@ use crate::{
     grpc::Service, proto::server::store_image_task_service_server::StoreImageTaskServiceServer,
 };
 
-/// The names that health is reported for; the empty one is the server as a whole.
+/// The names whose health is reported. The empty name is the server as a whole.
 const NAMES: [&str; 2] = ["", <StoreImageTaskServiceServer<Service> as NamedService>::NAME];
 
-/// Tells clients whether the gateway serves.
+/// Sets the health that clients read.
 #[derive(Clone, Debug)]
 pub(super) struct HealthStatus(HealthReporter);
 
 impl HealthStatus {
-    /// A status that says `SERVING`, and the service that tells it.
+    /// A status that is `SERVING`, and the service from which clients read it.
     pub(super) async fn serving() -> (Self, HealthServer<impl Health>) {
         let (reporter, service) = tonic_health::server::health_reporter();
         let status = Self(reporter);

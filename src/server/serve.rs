@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{drain, health::HealthStatus, listener::incoming, settings::Settings, wiring};
 use crate::domain::MakeUpstream;
 
-/// Why the server stopped.
+/// The error with which the server stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The gRPC server failed.
@@ -17,7 +17,7 @@ pub enum ServeError {
     /// The reflection service could not be built.
     #[error("the contract's descriptor set cannot be decoded: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// Requests were still in progress when the drain timeout was over.
+    /// Requests were still in progress when the drain timeout passed.
     #[error("requests were still in progress after {0:?} and were cut off")]
     Undrained(Duration),
     /// The listener failed.

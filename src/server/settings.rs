@@ -4,18 +4,18 @@ use std::{collections::BTreeSet, time::Duration};
 
 use crate::{cache, domain::Region, ec2, grpc, watch};
 
-/// Everything that can be configured of a gateway.
+/// All settings of a gateway.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The cache.
     pub cache: cache::Settings,
     /// The watches.
     pub watch: watch::Settings,
-    /// The discipline towards EC2.
+    /// The calls to EC2.
     pub ec2: ec2::Settings,
     /// Region of a request that names none.
     pub default_region: Option<Region>,
-    /// The only regions that may be asked for. Empty: all.
+    /// The only regions that requests may name. Empty allows all regions.
     pub allowed_regions: BTreeSet<Region>,
     /// The gRPC service.
     pub grpc: grpc::Settings,

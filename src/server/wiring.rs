@@ -11,8 +11,9 @@ use crate::{
     api::ScopePolicy, cache::Cache, domain::MakeUpstream, grpc::Service, proto, watch::Watches,
 };
 
-/// Streams that one connection may have open at once. A client library that keeps one connection
-/// must be able to open thousands of watches on it; `max_watches` bounds the watches of all.
+/// Maximum number of streams that one connection may have open at once. A client library that keeps
+/// one connection must be able to open thousands of watches on it. `max_watches` bounds the watches
+/// of all connections together.
 const STREAMS_PER_CONNECTION: u32 = 10_000;
 
 /// Interval at which an idle connection is probed with an HTTP/2 PING.
@@ -20,7 +21,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
 /// Time after which a connection without an answer to a PING is closed.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The services of the gateway: the contract, health and reflection.
+/// A router of the gateway's services: the contract, health and reflection.
 ///
 /// # Errors
 /// If the contract's descriptor set cannot be decoded.
@@ -55,8 +56,8 @@ fn service(
     Service::new(cache, watches, policy, settings.grpc, draining)
 }
 
-/// Reflection of the contract, of health and of the error details, so that a client that has none of
-/// their definitions can read every message.
+/// Reflection of the contract, of health and of the error details. A client without their
+/// definitions can then read every message.
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)

@@ -17,7 +17,7 @@ pub enum LogFormat {
 /// Checks that a text is a log filter, and returns it unchanged.
 ///
 /// # Errors
-/// Returns the expected form and the fault if the text is not a level and not a list of directives.
+/// If the text is neither a level nor a list of directives. The error states the expected form.
 pub fn parse_filter(text: &str) -> Result<String, String> {
     match text.parse::<EnvFilter>() {
         Ok(_) => Ok(text.to_owned()),
