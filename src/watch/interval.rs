@@ -12,7 +12,7 @@ const UNKNOWN_RATE: Duration = Duration::from_secs(5);
 pub struct Bounds {
     /// The shortest interval.
     pub min: Duration,
-    /// The longest interval. If it is below `min`, `min` counts.
+    /// The longest interval. If it is below `min`, `min` applies.
     pub max: Duration,
 }
 
@@ -23,9 +23,8 @@ impl Default for Bounds {
 }
 
 impl Bounds {
-    /// The interval at this progress rate: one refresh per percent, and one half-way to the
-    /// expected end if that is sooner. A task without progress is refreshed less often the longer
-    /// it stands still.
+    /// The interval at this progress rate: the time for one percent, or half of the remaining time
+    /// if that is shorter. The longer a task makes no progress, the longer its interval.
     pub(super) fn interval(&self, rate: Option<ProgressRate>) -> Duration {
         let wanted = match rate {
             None => UNKNOWN_RATE,

@@ -2,9 +2,9 @@
 //!
 //! A [`Watch`] subscribes to the topic of its task, which it shares with all watches of that task.
 //! Each scope with watches has one poller. It refreshes the topics when they are due, and publishes
-//! to them what any merge of the cache brings, also for other callers. A topic keeps only the newest
-//! state: a slow subscriber skips states, so the memory of a stream is bounded and no subscriber
-//! waits for another.
+//! each new snapshot of the cache to them, whichever caller caused it. A topic keeps only the
+//! newest state: a slow subscriber skips states, so the memory of a stream is bounded and no
+//! subscriber waits for another.
 
 mod interval;
 mod poller;

@@ -35,7 +35,7 @@ pub(super) struct Poller {
 /// The state that subscribers and the poller's task share.
 struct Shared {
     topics: Topics,
-    /// The task runs.
+    /// Set while the task runs.
     running: bool,
 }
 
@@ -71,8 +71,8 @@ impl Poller {
         while task.step().await.is_continue() {}
     }
 
-    /// Publishes a snapshot to the topics. Returns false if no topic is left: the task has then
-    /// retired, and the next subscriber starts a new one.
+    /// Publishes a snapshot to the topics. Returns false if no topic is left. The task then ends,
+    /// and the next subscriber starts a new one.
     fn update(&self, snapshot: &Snapshot) -> bool {
         let mut shared = self.shared();
         shared.topics.update(snapshot);
@@ -90,11 +90,12 @@ struct PollTask<'a> {
     poller: &'a Poller,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     phase: Phase,
-    /// When the last round of refreshes began.
+    /// Time at which the last round of refreshes began.
     last_round: Option<Instant>,
 }
 
-/// The phases alternate: the task waits until a topic is due, then a round of refreshes runs.
+/// The phase of a poller's task. The task waits until a topic is due, then refreshes, then waits
+/// again.
 enum Phase {
     Waiting,
     Refreshing(BoxFuture<'static, Vec<Refreshed>>),
@@ -102,7 +103,7 @@ enum Phase {
 
 impl PollTask<'_> {
     /// Publishes the newest snapshot and waits for the next event. Breaks if there are no
-    /// subscribers: this comes first, so that no round begins without one.
+    /// subscribers. This check comes first, so that no round begins without a subscriber.
     async fn step(&mut self) -> ControlFlow<()> {
         let snapshot = self.snapshots.borrow_and_update().clone();
         if !self.poller.update(&snapshot) {
@@ -147,7 +148,7 @@ impl PollTask<'_> {
 async fn news(poller: &Poller, snapshots: &mut watch::Receiver<Arc<Snapshot>>) {
     tokio::select! {
         () = poller.subscribers_changed.notified() => {}
-        // The sender outlives the task: the poller holds the cache.
+        // The sender outlives the task, since the poller holds the cache.
         Ok(()) = snapshots.changed() => {}
     }
 }

@@ -2,12 +2,12 @@
 
 use super::interval::Bounds;
 
-/// How often watched tasks are refreshed, and how many watches may be open.
+/// Settings of the watch engine.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Shortest and longest interval between two refreshes of a watched task.
     pub interval: Bounds,
-    /// Number of watches that may be open at once, over all scopes.
+    /// Maximum number of watches that are open at once, over all scopes.
     pub max_watches: usize,
 }
 

@@ -12,12 +12,12 @@ use crate::{
 pub(super) enum Target {
     /// A task that EC2 has shown.
     Task(TaskKey),
-    /// The first task to appear of an image that has none, into one bucket or into any.
+    /// The first task that appears for an image without a task, into one bucket or into any.
     NextTask { image: ImageId, bucket: Option<BucketName> },
 }
 
 impl Target {
-    /// The query whose refresh brings news of the target.
+    /// The query whose refresh updates the target.
     pub(super) fn query(&self) -> Query {
         match self {
             Self::Task(key) => Query::Task(key.clone()),

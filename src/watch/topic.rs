@@ -18,7 +18,7 @@ pub(super) struct Topic {
     published: watch::Sender<Published>,
 }
 
-/// The newest state, and the number of changes before it that were worth waking a subscriber.
+/// The newest state, and the number of changes so far that have woken subscribers.
 #[derive(Clone)]
 struct Published {
     state: State,
@@ -55,7 +55,7 @@ impl Topic {
         Some(self.published.borrow().state.view()?.as_of)
     }
 
-    /// Publishes what a snapshot knows of the target.
+    /// Publishes the state of the target in a snapshot.
     pub(super) fn update(&self, target: &Target, snapshot: &Snapshot) {
         match (target.find(snapshot), target) {
             (Some(task), _) => {
@@ -73,7 +73,8 @@ impl Topic {
         self.set_degraded(None);
     }
 
-    /// Records that a refresh failed. The trouble began at `now`, unless the last refresh failed, too.
+    /// Records that a refresh failed at `now`. If the previous refresh failed too, its `since` is
+    /// kept.
     pub(super) fn degrade(&self, error: UpstreamError, now: SystemTime) {
         let since = match self.degraded() {
             Some(degraded) => degraded.since,
@@ -95,8 +96,8 @@ impl Topic {
         self.publish(State::Known(TaskView { degraded, ..view }));
     }
 
-    /// Publishes the view of a snapshot. Snapshots carry no errors: `degraded` stays as it is
-    /// unless this view rests on a newer call, which is the success that clears it.
+    /// Publishes a view from a snapshot. Snapshots carry no errors, so `degraded` is kept unless
+    /// the view rests on a newer call: that call has succeeded.
     fn publish_view(&self, mut view: TaskView) {
         if let Some(known) = self.published.borrow().state.view() {
             view.as_of = view.as_of.max(known.as_of);
@@ -107,7 +108,7 @@ impl Topic {
         self.publish(State::Known(view));
     }
 
-    /// Replaces the state, and wakes the subscribers if that is a change. A final state stays.
+    /// Replaces the state unless it is final, and wakes the subscribers if it has changed.
     fn publish(&self, state: State) {
         self.published.send_if_modified(|published| {
             if published.state.is_final() {
@@ -124,10 +125,10 @@ impl Topic {
 /// The receiving side of a topic.
 pub(super) struct Subscriber {
     published: watch::Receiver<Published>,
-    /// The last change that was returned.
+    /// Number of the last change that was returned.
     seen: Option<u64>,
     awaits_task: bool,
-    /// The last state was returned.
+    /// Set once the last state was returned.
     ended: bool,
     // Fields drop in order: the receiver must be gone when the poller counts the subscribers.
     _closed: NotifyOnDrop,
@@ -146,7 +147,7 @@ impl Subscriber {
         let Published { state, change } = published.ok()?.clone();
         self.seen = Some(change);
         let shows_task = matches!(state, State::Known(_));
-        // A subscriber that awaits a task goes on with the topic of that task.
+        // When a task appears, its subscriber continues on the topic of that task.
         self.ended = state.is_final() && !(self.awaits_task && shows_task);
         Some(state)
     }

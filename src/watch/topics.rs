@@ -1,4 +1,4 @@
-//! The topics of one scope: which of them are due, and what a round of refreshes tells them.
+//! The topics of one scope: when they are due, and how a round of refreshes changes them.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -58,8 +58,8 @@ impl Topics {
         });
     }
 
-    /// When the first topic is due: an interval after its newest data, and never sooner than an
-    /// interval after the last round, which may have failed.
+    /// Time at which the first topic is due: one interval after its newest data, and at least one
+    /// interval after the last round, since that round may have failed.
     pub(super) fn next_due(&self, snapshot: &Snapshot, last_round: Option<Instant>) -> Instant {
         let now = Instant::now();
         let mut next_due = None;
@@ -88,7 +88,7 @@ impl Topics {
         targets
     }
 
-    /// Tells the topics how the refreshes of a round ended.
+    /// Passes the results of a round to the topics.
     pub(super) fn settle(&self, round: Vec<Refreshed>) {
         for Refreshed { target, result } in round {
             if let Some(topic) = self.by_target.get(&target) {
@@ -106,8 +106,8 @@ impl Topics {
     }
 }
 
-/// Tells a topic how its refresh ended. A transient error degrades it, and any other error of EC2
-/// ends it.
+/// Passes the result of a refresh to its topic. A transient error degrades the topic, and any other
+/// error of EC2 ends it.
 fn settle(topic: &Topic, result: Result<(), CacheError>) {
     match result {
         Ok(()) => topic.clear_degraded(),
@@ -117,7 +117,7 @@ fn settle(topic: &Topic, result: Result<(), CacheError>) {
         Err(refused @ (CacheError::Upstream(_) | CacheError::Remembered { .. })) => {
             topic.end(Ended::Refused(refused));
         }
-        // The gateway itself had no room or lost the request. The next round tries again.
+        // The gateway, not EC2, refused or lost the refresh. The next round tries again.
         Err(
             CacheError::TooManyWaiting
             | CacheError::TooManyTasks
@@ -127,7 +127,8 @@ fn settle(topic: &Topic, result: Result<(), CacheError>) {
     }
 }
 
-/// Start of the newest call that tells of a target. Immutable answers carry no call time.
+/// Start of the newest call that shows the target. An immutable answer carries no call time, so the
+/// topic's is taken.
 fn known_at(target: &Target, topic: &Topic, snapshot: &Snapshot) -> Option<Instant> {
     let call = match target.query().freshness(snapshot) {
         Freshness::AsOf(call) => call,

@@ -64,7 +64,7 @@ pub struct TaskView {
 
 impl TaskView {
     /// The view of a task in a snapshot. The snapshot keeps no call time for a finished task: its
-    /// view is as of `fallback`, or else as of the newest call. None if there was no call at all.
+    /// view takes the time of `fallback`, or else of the newest call. None if there was no call.
     pub(super) fn of(
         snapshot: &Snapshot,
         task: &Arc<StoreImageTask>,
@@ -85,7 +85,7 @@ impl TaskView {
 pub struct Degraded {
     /// The error of the last refresh.
     pub error: UpstreamError,
-    /// Time of the first of the failed refreshes.
+    /// Time of the first of the failed refreshes in a row.
     pub since: SystemTime,
 }
 
@@ -97,7 +97,7 @@ impl PartialEq for Degraded {
     }
 }
 
-/// Why a watch ended before its task reached a terminal state.
+/// The reason for which a watch ended before its task reached a terminal state.
 #[derive(Clone, Debug)]
 pub enum Ended {
     /// EC2 refuses the call for a reason that retries do not heal.

@@ -1,4 +1,4 @@
-//! Opening watches: the entry to the watch engine.
+//! Opens watches: the entry point of the watch engine.
 
 use std::{
     collections::HashMap,
@@ -23,8 +23,9 @@ use crate::{
 pub struct Watches {
     cache: Arc<Cache>,
     settings: Settings,
-    /// Watches hold their poller, and the poller holds its scope. Weak references, so that a scope
-    /// without watches can be dropped when it is idle.
+    /// The pollers of the scopes that have watches. A watch holds its poller, and a poller holds
+    /// its scope. These references are weak, so that a scope without watches can be dropped when it
+    /// is idle.
     pollers: Mutex<HashMap<Scope, Weak<Poller>>>,
     /// A permit per watch that may still be opened.
     permits: Arc<Semaphore>,
@@ -44,7 +45,7 @@ pub struct WatchQuery {
     pub wait_for_task: bool,
 }
 
-/// Why a watch could not be opened.
+/// The reason for which a watch could not be opened.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum WatchError {
     /// The cache has no answer.
@@ -56,7 +57,7 @@ pub enum WatchError {
         "{0} has no store-image task of the last 31 days{1}; set wait_for_task to wait for one"
     )]
     NoTask(ImageId, String),
-    /// As many watches are open as may be.
+    /// The maximum number of watches is open.
     #[error("too many watches are open; try again later")]
     TooManyWatches,
 }
@@ -133,7 +134,7 @@ fn no_task(image: ImageId, bucket: Option<BucketName>) -> WatchError {
     WatchError::NoTask(image, into_bucket)
 }
 
-/// An open watch. Dropping it closes the watch and gives its place to another.
+/// An open watch. Dropping it closes the watch and frees its permit.
 pub struct Watch {
     poller: Arc<Poller>,
     subscriber: Subscriber,
@@ -159,7 +160,7 @@ impl Watch {
         self.subscriber.current()
     }
 
-    /// Follows the task that has appeared, from now on also if the image is stored again.
+    /// Follows the task that has appeared, even if the image is later stored again.
     fn pin(&mut self, view: TaskView) {
         let target = Target::Task(view.task.key.clone());
         self.subscriber = self.poller.subscribe(target, State::Known(view));
