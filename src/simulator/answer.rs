@@ -93,7 +93,7 @@ struct ErrorItem<'a> {
     message: &'a str,
 }
 
-/// An error of EC2's.
+/// An EC2 error.
 pub(super) fn error(code: &str, message: &str, request_id: &str) -> String {
     let error = ErrorItem { code, message };
     xml("Response", &Response { errors: Errors { error }, request_id })

@@ -1,4 +1,4 @@
-//! One simulated EC2: its clock, its state, and what tests may do to it.
+//! One simulated EC2: its clock, its state, and the changes that tests make to it.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -52,7 +52,7 @@ impl Simulator {
     }
 
     /// Makes EC2 refuse look-ups and `CreateStoreImageTask` of an image with this error code. None
-    /// ends it.
+    /// ends the refusal.
     pub fn refuse_image(&self, region: &str, image_id: &str, code: Option<&str>) {
         self.change(region, |world| world.refuse_image(image_id, code));
     }
@@ -67,7 +67,7 @@ impl Simulator {
         self.change(region, |world| world.forget_tasks(image_id));
     }
 
-    /// The tasks of a region as they are planned, newest first.
+    /// The plans of a region's tasks, newest first.
     #[must_use]
     pub fn tasks(&self, region: &str) -> Vec<TaskPlan> {
         match self.state().worlds.get(region) {
@@ -90,17 +90,17 @@ impl Simulator {
         self.state().script.extend(faults);
     }
 
-    /// Makes all calls fail with this fault until the next change. None ends it.
+    /// Makes all calls fail with this fault until the next change. None ends the fault.
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.state().standing_fault = fault;
     }
 
-    /// Sets the fault of all pagination tokens. None ends it.
+    /// Sets the fault of all pagination tokens. None ends the fault.
     pub fn set_token_fault(&self, fault: Option<TokenFault>) {
         self.state().token_fault = fault;
     }
 
-    /// Sets whether errors leave out which image ID EC2 refuses.
+    /// Sets whether error messages leave out the image ID that EC2 refuses.
     pub fn set_mute_about_images(&self, mute: bool) {
         self.state().mute_about_images = mute;
     }
@@ -122,19 +122,20 @@ impl Simulator {
         self.state().reply(call, self.started.elapsed(), &self.settings)
     }
 
-    /// How long each answer takes.
+    /// The time that each answer takes.
     pub(super) fn latency(&self) -> Duration {
         self.settings.latency
     }
 
-    /// Changes a region. A region that the simulator does not answer for has no state to change.
+    /// Changes a region. Does nothing for a region that the simulator does not answer for.
     fn change(&self, region: &str, change: impl FnOnce(&mut World)) {
         if let Some(world) = self.state().worlds.get_mut(region) {
             change(world);
         }
     }
 
-    /// The state stays valid if a holder of the lock panics, so a poisoned lock is taken as it is.
+    /// Locks the state. The state stays valid if a holder of the lock panics, so poisoning is
+    /// ignored.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

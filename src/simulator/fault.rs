@@ -16,7 +16,7 @@ pub enum Fault {
         /// EC2's message.
         message: String,
     },
-    /// The call gets a response that is not EC2's, or none.
+    /// The call gets no response, or a response that EC2 never sends.
     Wire(Wire),
 }
 
@@ -31,7 +31,7 @@ pub enum Wire {
     Truncated,
     /// The answer is not XML.
     MalformedXml,
-    /// The connection closes without an answer after this long.
+    /// The connection closes without an answer after this time.
     Stall(Duration),
 }
 
@@ -67,7 +67,7 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    /// All kinds that can heal by themselves.
+    /// All transient kinds: a retry can succeed.
     #[must_use]
     pub fn transient() -> Vec<Self> {
         let mut kinds = Self::value_variants().to_vec();

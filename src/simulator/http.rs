@@ -46,7 +46,8 @@ pub async fn serve(
                     connections.spawn(connection(simulator.clone(), stream));
                 }
                 Err(error) => {
-                    // Mostly too many open files. During the pause, others may close some.
+                    // The cause is mostly too many open files. During the pause, other connections
+                    // may close some.
                     tracing::warn!(%error, "the simulator cannot accept a connection");
                     sleep(Duration::from_millis(100)).await;
                 }

@@ -1,9 +1,9 @@
 //! A simulator of EC2's Query API: `DescribeStoreImageTasks` and `CreateStoreImageTask` over HTTP, in
 //! this process. The real SDKs, with their signing and XML readers, talk to it.
 //!
-//! It shows the traps of EC2's behaviour: quotas, pagination tokens that expire, tasks and images
-//! that appear late, and one bad image ID that fails a whole call. It knows nothing of the gateway but the domain's limits. It
-//! does not check signatures: it only takes the access key and the region from them.
+//! It reproduces the traps of EC2's behaviour: quotas, pagination tokens that expire, late tasks,
+//! and one bad image ID that fails a whole call. Of the gateway it uses only the domain's limits.
+//! It does not check signatures, and takes only the access key and the region from them.
 
 mod action;
 mod answer;

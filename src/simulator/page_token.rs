@@ -1,4 +1,4 @@
-//! Pagination tokens, the rules that EC2 checks them by, and the faults that they can have.
+//! Pagination tokens: the rules by which EC2 checks them, and the faults that they can have.
 
 use std::{
     cmp::Reverse,
@@ -12,8 +12,8 @@ use super::refusal::Refusal;
 /// A fault of pagination tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenFault {
-    /// EC2 refuses the tokens of this page and of all later pages. The first page has number 1 and
-    /// needs no token, so number 2 refuses every token.
+    /// EC2 refuses tokens that lead to this page or to a later one. Pages count from 1. The first
+    /// page needs no token, so 2 refuses every token.
     RefusedFromPage(u32),
     /// EC2 answers a call that has a token with that same token, without end.
     Repeated,
@@ -22,7 +22,7 @@ pub enum TokenFault {
 /// The rules for tokens.
 #[derive(Debug)]
 pub(super) struct TokenRules<'a> {
-    /// How long a token is valid.
+    /// The time for which a token is valid.
     pub(super) ttl: Duration,
     /// The error code of a token that is refused.
     pub(super) refusal_code: &'a str,
@@ -56,11 +56,11 @@ pub(super) type Position = (Reverse<SystemTime>, String, String);
 /// The content of a token.
 #[derive(Debug)]
 pub(super) struct PageToken {
-    /// When the token was issued.
+    /// The time at which the token was issued.
     pub(super) issued: SystemTime,
     /// The number of the page that the token leads to.
     pub(super) page: u32,
-    /// The position of the last task of the page before.
+    /// The position of the last task of the previous page.
     pub(super) after: Position,
 }
 

@@ -77,7 +77,7 @@ impl Call {
     }
 }
 
-/// The access key and the region of a signature: `AWS4-HMAC-SHA256
+/// The access key and the region of a signature, which has the form `AWS4-HMAC-SHA256
 /// Credential=KEY/DATE/REGION/ec2/aws4_request, …`. Both are empty if there is no signature.
 fn credential_scope(authorization: &str) -> (String, String) {
     let Some((_, rest)) = authorization.split_once("Credential=") else {

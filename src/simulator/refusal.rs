@@ -1,6 +1,6 @@
-//! The errors that EC2 refuses calls with, with its codes and messages.
+//! The errors with which EC2 refuses calls: their codes and messages.
 
-/// An error of EC2's.
+/// An EC2 error.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) status: u16,

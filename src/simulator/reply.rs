@@ -24,7 +24,7 @@ use super::{
 pub(super) enum Reply {
     /// An HTTP response with XML.
     Body { status: u16, request_id: String, body: String },
-    /// A response that is not EC2's, or none.
+    /// No response, or a response that EC2 never sends.
     Broken(Wire),
 }
 
@@ -46,7 +46,7 @@ impl State {
         let mut rng = fastrand::Rng::with_seed(settings.seed);
         let mut worlds = HashMap::new();
         for region in &settings.regions {
-            worlds.insert(region.clone(), story::tell(&mut rng, settings));
+            worlds.insert(region.clone(), story::make_world(&mut rng, settings));
         }
         Self {
             worlds,
@@ -60,7 +60,8 @@ impl State {
         }
     }
 
-    /// Replies to a call that arrives this long after the start, and records both.
+    /// Replies to a call that arrives this long after the start, and records the call and the
+    /// reply.
     pub(super) fn reply(&mut self, call: &Call, at: Duration, settings: &Settings) -> Reply {
         let request_id = request_id(&mut self.rng);
         let (reply, answer) = match self.next_fault(settings) {
@@ -144,7 +145,7 @@ fn token_rules(settings: &Settings, fault: Option<TokenFault>) -> TokenRules<'_>
     TokenRules { ttl: *token_ttl, refusal_code: token_refusal_code, fault }
 }
 
-/// A refusal as a reply, and its code for the journal.
+/// The reply to a refused call, and the code for the journal.
 fn refused(refusal: &Refusal, request_id: &str) -> (Reply, String) {
     let Refusal { status, code, message, .. } = refusal;
     let body = answer::error(code, message, request_id);
@@ -152,7 +153,7 @@ fn refused(refusal: &Refusal, request_id: &str) -> (Reply, String) {
     (reply, code.clone())
 }
 
-/// A request ID in the form of EC2's.
+/// A random request ID in EC2's form.
 fn request_id(rng: &mut fastrand::Rng) -> String {
     format!(
         "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",

@@ -7,10 +7,10 @@ use std::{
 
 use super::{fault::FaultKind, page_token::TokenFault, quota::Quota};
 
-/// How the simulator behaves.
+/// All settings of a simulator.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The seed of everything that is random.
+    /// The seed of all random values.
     pub seed: u64,
     /// The wall clock's time at the start.
     pub start: SystemTime,
@@ -18,21 +18,21 @@ pub struct Settings {
     pub regions: Vec<String>,
     /// The tasks and images at the start.
     pub story: Story,
-    /// How much faster tasks run than the story's durations.
+    /// The factor by which tasks run faster than the story's durations.
     pub speed: f64,
-    /// How long each answer takes.
+    /// The time that each answer takes.
     pub latency: Duration,
     /// The quota of `DescribeStoreImageTasks`, per access key and region.
     pub describe_quota: Quota,
     /// The quota of `CreateStoreImageTask`, per access key and region.
     pub create_quota: Quota,
-    /// How long a new task stays unlisted.
+    /// The time for which a new task stays unlisted.
     pub appear_after: Duration,
-    /// How long a new image stays unknown: look-ups and CreateStoreImageTask refuse it.
+    /// The time for which a new image stays unknown: look-ups and CreateStoreImageTask refuse it.
     pub image_appear_after: Duration,
     /// The images that every region refuses, each with EC2's error code.
     pub refused_images: BTreeMap<String, String>,
-    /// How long a pagination token is valid.
+    /// The time for which a pagination token is valid.
     pub token_ttl: Duration,
     /// EC2's error code for a pagination token that it refuses.
     pub token_refusal_code: String,
@@ -51,7 +51,7 @@ pub struct Story {
     pub finished: usize,
     /// The number of running tasks. If there are at least two, the last one fails.
     pub running: usize,
-    /// The shortest and the longest time that a task runs. New tasks keep to it too.
+    /// The shortest and the longest run time of tasks, including those that callers create later.
     pub runs_for: (Duration, Duration),
     /// The number of images without a task.
     pub idle_images: usize,
@@ -81,7 +81,7 @@ impl Settings {
         }
     }
 
-    /// A random time for a task to run.
+    /// A random run time for a task.
     pub(super) fn draw_run_time(&self, rng: &mut fastrand::Rng) -> Duration {
         let (shortest, longest) = self.story.runs_for;
         let extra = longest.saturating_sub(shortest).mul_f64(rng.f64());

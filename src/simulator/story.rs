@@ -1,4 +1,4 @@
-//! The tasks and images at the start. They are random, and the same for the same seed.
+//! The tasks and images at the start. They are random, but the same seed gives the same ones.
 
 use std::time::Duration;
 
@@ -15,15 +15,16 @@ const REASONS: [&str; 3] = [
     "Internal error while the object was written",
 ];
 
-/// 1 hour: the least age of the end of a finished task, so that it does not look like a running one.
+/// 1 hour: a finished task has ended at least this long ago, so that it does not look like a
+/// running one.
 const MIN_AGE_SECS: u64 = 3600;
-/// 2 hours: the longest time that a finished task ran.
+/// 2 hours: the longest run time of a finished task.
 const MAX_RUN_SECS: u64 = 2 * 3600;
-/// 30 days: the greatest age of a finished task. EC2 lists it for one more day.
+/// 30 days: a finished task started at most this long ago. EC2 lists it for one more day.
 const MAX_AGE_SECS: u64 = 30 * 24 * 3600;
 
 /// Makes the tasks and images of one region.
-pub(super) fn tell(rng: &mut fastrand::Rng, settings: &Settings) -> World {
+pub(super) fn make_world(rng: &mut fastrand::Rng, settings: &Settings) -> World {
     let story = &settings.story;
     let mut world = World::default();
     for _ in 0..story.finished {

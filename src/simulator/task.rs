@@ -1,4 +1,4 @@
-//! A simulated task: its plan, and how EC2 describes it at a time.
+//! A simulated task: its plan, and EC2's description of it at a given time.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,26 +11,26 @@ pub struct TaskPlan {
     pub image_id: String,
     /// The bucket.
     pub bucket: String,
-    /// When the task starts.
+    /// The start time of the task.
     pub start: SystemTime,
     /// The time from which EC2 lists the task.
     pub listed_from: SystemTime,
-    /// How long the task waits in the queue, without progress.
+    /// The time that the task waits in the queue, without progress.
     pub queued_for: Duration,
-    /// How long the task then takes from 0 to 100 percent.
+    /// The time that the task then takes from 0 to 100 percent.
     pub runs_for: Duration,
-    /// How the task ends.
+    /// The end of the task.
     pub outcome: Outcome,
 }
 
-/// How a task ends.
+/// The end of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The task stores the image.
     Completes,
     /// The task fails.
     Fails {
-        /// The progress at which it fails, in percent.
+        /// The progress at which the task fails, in percent.
         at: u8,
         /// The reason that EC2 gives.
         reason: String,
@@ -59,7 +59,7 @@ impl TaskPlan {
         self
     }
 
-    /// Whether the task is in progress at this time.
+    /// Returns whether the task is in progress at this time.
     #[must_use]
     pub fn is_running(&self, now: SystemTime) -> bool {
         self.at(now).store_task_state == "InProgress"
@@ -95,7 +95,7 @@ impl TaskPlan {
     }
 }
 
-/// The time cut to whole milliseconds, as EC2 gives start times.
+/// The time without fractions of a millisecond, as EC2 gives start times.
 pub(super) fn whole_millis(time: SystemTime) -> SystemTime {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::new(since.as_secs(), since.subsec_millis() * 1_000_000)

@@ -40,7 +40,7 @@ impl World {
         self.images.insert(image_id.to_owned(), known_from);
     }
 
-    /// Makes EC2 refuse an image with this code. None ends it.
+    /// Makes EC2 refuse an image with this code. None ends the refusal.
     pub(super) fn refuse_image(&mut self, image_id: &str, code: Option<&str>) {
         match code {
             Some(code) => self.refused.insert(image_id.to_owned(), code.to_owned()),
