@@ -45,7 +45,7 @@ pub(super) struct ScopeArgs {
 }
 
 impl ServerArgs {
-    /// A channel that connects when it is first used.
+    /// A channel to the gateway, which connects at its first use.
     pub(super) fn channel(&self) -> Result<Channel, Failure> {
         match self.endpoint() {
             Ok(endpoint) => Ok(endpoint.connect_lazy()),

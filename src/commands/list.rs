@@ -18,7 +18,7 @@ use crate::proto::{
     store_image_task_service_client::StoreImageTaskServiceClient,
 };
 
-/// Tasks per page, the most that a gateway sends.
+/// Number of tasks per page: the maximum that a gateway sends.
 const PAGE_SIZE: i32 = 1000;
 
 /// Lists store-image tasks from a gateway, newest first.
@@ -86,7 +86,7 @@ impl List {
         if tasks.iter().any(has_failed) { Ok(ExitCode::FAILURE) } else { Ok(ExitCode::SUCCESS) }
     }
 
-    /// The tasks of all pages up to the limit, and the time as of which the last page is.
+    /// The tasks of all pages up to the limit, and the `as_of` of the last page.
     async fn fetch(&self) -> Result<(Vec<StoreImageTask>, Option<Timestamp>), Failure> {
         let mut client = StoreImageTaskServiceClient::new(self.scope.server.channel()?);
         let mut request = self.request();
@@ -133,11 +133,11 @@ impl List {
     }
 }
 
-/// A duration in protobuf's form. A longer one than protobuf has becomes its longest.
+/// A duration in protobuf's form. A duration that is too long for protobuf becomes the longest one.
 fn protobuf_duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        // Always below a billion.
+        // Never fails: the number is below a billion.
         nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
     }
 }

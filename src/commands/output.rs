@@ -12,10 +12,10 @@ use crate::server::ServeError;
 
 /// Exit code of a command that could not do its work, usage errors included.
 const CANNOT_RUN: u8 = 2;
-/// Exit code after Ctrl-C: 128 plus the number of SIGINT, as shells have it.
+/// Exit code after Ctrl-C: 128 plus the number of SIGINT, as in shells.
 pub(super) const INTERRUPTED: u8 = 130;
 
-/// Format in which a client command prints what it receives.
+/// Format of a client command's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
     /// Text for people
@@ -24,7 +24,7 @@ pub(super) enum Output {
     Json,
 }
 
-/// Reason for which a command fails, printed to the user as it is.
+/// Reason for a command's failure, printed to the user unchanged.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("{0}")]

@@ -16,7 +16,7 @@ use crate::{
     proto::{Degraded, StoreImageTask},
 };
 
-/// Standard output as the place of several tasks' progress.
+/// The progress of several tasks on standard output.
 #[derive(Clone)]
 pub(super) struct Progress {
     /// None if standard output is not a terminal.
@@ -52,7 +52,7 @@ impl Progress {
     /// Prints a line, above the bars if there are any.
     pub(super) fn print_line(&self, line: &str) {
         match &self.bars {
-            // Fails only if the terminal is gone, and the line's reader with it.
+            // Fails only if the terminal is gone, so that the line has no reader.
             Some(bars) => _ = bars.println(line),
             None => output::print_line(line),
         }
@@ -84,7 +84,7 @@ impl TaskProgress {
         }
     }
 
-    /// Shows a text in the place of the state.
+    /// Shows a text instead of the state.
     pub(super) fn message(&mut self, text: String) {
         match &self.bar {
             Some(bar) => bar.set_message(text),
@@ -112,7 +112,7 @@ fn state_text(task: &StoreImageTask, degraded: Option<&Degraded>) -> String {
     text
 }
 
-/// `, about 2m left`, or nothing if the end is unknown or past.
+/// A text such as `, about 2m left`. Empty if the end is unknown or past.
 fn time_left_text(task: &StoreImageTask) -> String {
     let Some(end) = time(task.estimated_completion_time.as_ref()) else { return String::new() };
     let Ok(left) = end.duration_since(wall_clock()) else { return String::new() };

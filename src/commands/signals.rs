@@ -14,7 +14,7 @@ pub(super) struct ShutdownSignal {
 }
 
 impl ShutdownSignal {
-    /// Registers for both signals, which from then on no longer end the process by themselves.
+    /// Registers for both signals. From then on they no longer end the process.
     pub(super) fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,

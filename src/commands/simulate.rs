@@ -98,7 +98,7 @@ struct SimulatorArgs {
     #[arg(long, env = "AMISTORE_SIMULATE_REFUSE_TOKENS_FROM_PAGE", value_name = "NUMBER", value_parser = value_parser!(u32).range(2..))]
     refuse_tokens_from_page: Option<u32>,
 
-    /// Whether EC2 answers a call that has a pagination token with that same token, without end.
+    /// Answer each call that has a pagination token with that same token, without end.
     #[arg(
         long,
         env = "AMISTORE_SIMULATE_REPEAT_TOKENS",
@@ -119,7 +119,7 @@ struct SimulatorArgs {
     faults: Vec<FaultKind>,
 }
 
-/// Settings whose values are the defaults of flags; their start time is none of them.
+/// The settings that give the flags their defaults. No flag sets the start time.
 pub(super) fn defaults() -> Settings {
     Settings::starting_at(SystemTime::UNIX_EPOCH)
 }
@@ -180,7 +180,7 @@ impl SimulatorArgs {
     }
 }
 
-/// Parses an image and the code that EC2 refuses it with.
+/// Parses an image and the code with which EC2 refuses it.
 fn refused_image(text: &str) -> Result<(ImageId, String), String> {
     let Some((image_id, code)) = text.split_once('=') else {
         return Err(format!(

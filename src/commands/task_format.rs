@@ -1,4 +1,5 @@
-//! Tasks as the client commands read and print them: texts for people, protobuf's JSON for programs.
+//! The forms in which the client commands print tasks: texts for people, protobuf's JSON for
+//! programs.
 
 use std::time::SystemTime;
 
@@ -45,12 +46,12 @@ pub(super) fn task_json(task: &StoreImageTask) -> Value {
     })
 }
 
-/// True for a task in the state failed.
+/// Returns whether the task has failed.
 pub(super) fn has_failed(task: &StoreImageTask) -> bool {
     task.state() == StoreImageTaskState::Failed
 }
 
-/// True for a task that does not change again.
+/// Returns whether the task never changes again.
 pub(super) fn is_terminal(task: &StoreImageTask) -> bool {
     matches!(task.state(), StoreImageTaskState::Completed | StoreImageTaskState::Failed)
 }

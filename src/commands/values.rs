@@ -49,8 +49,8 @@ pub(super) fn byte_size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Text of a number of bytes, in the largest unit of which it is a multiple. bytesize's own text is
-/// rounded to one decimal.
+/// Text of a number of bytes in the largest unit that divides it, for example `64MiB`. bytesize's
+/// own text is rounded to one decimal.
 pub(super) fn byte_size_text(bytes: u64) -> String {
     for (unit, name) in [(GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")] {
         if bytes >= unit && bytes.is_multiple_of(unit) {

@@ -55,15 +55,15 @@ pub(super) struct Watch {
     #[arg(long, env = "AMISTORE_WATCH_WAIT")]
     wait: bool,
 
-    /// Format of the output: progress bars (lines if it is not a terminal), or a JSON object for
-    /// each message.
+    /// Format of the output: progress bars (plain lines if standard output is not a terminal), or a
+    /// JSON object for each message.
     #[arg(long, env = "AMISTORE_WATCH_OUTPUT", value_name = "FORMAT", default_value_t = Output::Table, value_enum)]
     output: Output,
 }
 
-/// Calls in a row that may fail, the first not included.
+/// Maximum number of retries in a row.
 const MAX_RETRIES: u32 = 10;
-/// Pause before a retry if the gateway asks for none, in which case it may just be starting.
+/// Pause before a retry if the gateway names none, for example because it is still starting.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause before a retry, even if the gateway asks for more: a person may be waiting.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
@@ -156,7 +156,7 @@ fn degraded_json(degraded: &Degraded) -> Value {
     })
 }
 
-/// Follows one task to its end. A retry needs nothing from the call before it, because each message
+/// Follows one task to its end. A retry needs nothing from the previous call, because each message
 /// carries the whole state.
 async fn follow(
     mut client: StoreImageTaskServiceClient<Channel>,
@@ -198,7 +198,7 @@ async fn watch_once(
     }
 }
 
-/// Pause that the gateway asks for, within bounds.
+/// Pause that the gateway asks for, at most [`MAX_PAUSE`].
 fn pause(status: &Status) -> Duration {
     let mut pause = DEFAULT_PAUSE;
     if let Some(retry) = status.get_details_retry_info()

@@ -96,7 +96,7 @@ def test_the_demo_prints_plain_lines_to_a_pipe():
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if "All watched tasks are over" in line:
+        if "All watched tasks have ended" in line:
             break
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=20)

@@ -53,8 +53,8 @@ fn flag_variables(command: &Command) -> Vec<&str> {
     variables
 }
 
-/// True for variables that Kubernetes sets in each container for the services of its namespace. A
-/// service called amistore-gateway becomes `AMISTORE_GATEWAY_SERVICE_HOST`,
+/// Returns whether the variable is one that Kubernetes sets in each container for the services of
+/// its namespace. A service called amistore-gateway becomes `AMISTORE_GATEWAY_SERVICE_HOST`,
 /// `AMISTORE_GATEWAY_PORT_50051_TCP_ADDR` and the like (Kubernetes documentation, "Service",
 /// "Environment variables").
 fn is_service_link(key: &str) -> bool {

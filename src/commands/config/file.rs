@@ -43,7 +43,8 @@ impl FileDefaults {
     }
 
     fn set_all(&mut self, mut command: Command, table: &Table) -> Command {
-        // Taken now: clap moves a subcommand to the end when its defaults are set.
+        // The names are read before the loop, since clap moves a subcommand to the end when its
+        // defaults are set.
         let sections: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
         let sections = sections.join(", ");
         for (name, value) in table {
@@ -96,8 +97,7 @@ impl FileDefaults {
         self.problems.push(format!("{}, {place}: {problem}", self.path.display()));
     }
 
-    /// Names the file and the key in an error about a value from the file. clap
-    /// names the flag only.
+    /// Adds the file and the key to an error about a value from the file. clap names only the flag.
     pub(super) fn explain(&self, error: clap::Error) -> ConfigError {
         if matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
             for value in &self.values {
@@ -113,7 +113,7 @@ impl FileDefaults {
 
 impl FileValue {
     fn is_rejected_by(&self, error: &clap::Error) -> bool {
-        // The argument reads as in the usage: `--ttl <DURATION>`.
+        // clap gives the argument as in the usage: `--ttl <DURATION>`.
         let arg = context(error, ContextKind::InvalidArg);
         let flag = arg.split(' ').next().unwrap_or(arg);
         flag.strip_prefix("--") == Some(&self.flag)
@@ -128,7 +128,7 @@ fn context(error: &clap::Error, kind: ContextKind) -> &str {
     }
 }
 
-/// The text of an error without clap's prefix and without its hint at `--help`.
+/// The text of an error without clap's prefix and its hint at `--help`.
 fn reason(error: &clap::Error) -> String {
     let text = error.to_string();
     let text = text.trim_start_matches("error: ");
@@ -169,8 +169,8 @@ fn flag_names(command: &Command) -> Vec<&str> {
     names
 }
 
-/// Texts of a value as on the command line. An array stands for several values if the flag takes
-/// several.
+/// The texts that stand for a value on the command line. An array gives several texts if the flag
+/// takes several values.
 fn texts_of(value: &Value, action: &ArgAction) -> Option<Vec<String>> {
     match (value, action) {
         (Value::Array(values), ArgAction::Append) => values.iter().map(text_of).collect(),

@@ -43,7 +43,7 @@ struct Counts {
 }
 
 impl Clients {
-    /// Clients of the gateway at `address`, which connect when they first ask.
+    /// Clients of the gateway at `address`, which connect with their first call.
     pub(super) fn new(address: SocketAddr, simulation: Arc<Simulation>) -> Result<Self, Failure> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"));
         let channel = endpoint.map_err(Failure::message)?.connect_lazy();
@@ -71,7 +71,7 @@ impl Clients {
         clients
     }
 
-    /// The count of answers, beside the count of EC2 calls.
+    /// The count of answers and the count of EC2 calls.
     pub(super) fn summary(&self) -> String {
         let lists = self.counts.lists.load(Ordering::Relaxed);
         let messages = self.counts.messages.load(Ordering::Relaxed);

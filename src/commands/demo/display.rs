@@ -11,10 +11,10 @@ use crate::commands::{
     progress::Progress,
 };
 
-/// Seconds between two counts if they are printed as lines.
+/// Seconds between two lines of counts, if there is no footer.
 const SECONDS_PER_LINE: u64 = 10;
 
-/// Shows the running tasks until all have ended, while other clients ask.
+/// Shows the running tasks until all have ended, while other clients call the gateway.
 pub(super) async fn show(
     progress: &Progress,
     clients: &Clients,
@@ -31,8 +31,8 @@ pub(super) async fn show(
     Ok(())
 }
 
-/// Shows the count each second in the footer, or now and then as a line, until all watches have
-/// ended.
+/// Shows the counts each second in the footer, or every ten seconds as a line, until all watches
+/// have ended.
 async fn show_counts(
     footer: Option<&ProgressBar>,
     clients: &Clients,

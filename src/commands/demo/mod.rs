@@ -63,7 +63,7 @@ pub(super) struct Demo {
     #[arg(long, env = "AMISTORE_DEMO_CLIENTS", value_name = "NUMBER", value_parser = value_parser!(u32).range(1..=2000), default_value_t = 100)]
     clients: u32,
 
-    /// Exit after the last watched task has ended, instead of serving on.
+    /// Exit after the last watched task has ended.
     #[arg(long, env = "AMISTORE_DEMO_EXIT")]
     exit: bool,
 }
@@ -77,7 +77,8 @@ impl Demo {
         let simulation = Arc::new(Simulation::new(self.seed, self.speed));
         introduction::print(address, ec2_address, &simulation);
 
-        // Ends with the process: the gateway may have calls in progress while it drains.
+        // The simulator runs until the process ends, since a draining gateway may have calls in
+        // progress.
         tokio::spawn(simulator::serve(simulation.ec2.clone(), ec2, std::future::pending()));
         let stop = CancellationToken::new();
         let serving = start_gateway(gateway, ec2_address, &simulation.regions, stop.clone());
@@ -92,13 +93,14 @@ impl Demo {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Shows the running tasks while clients ask, until they have ended if `--exit` is given, else
-    /// forever.
+    /// Shows the running tasks while clients call the gateway. Returns after the last task if
+    /// `--exit` is given, else never.
     async fn show(&self, clients: &Clients) -> Result<(), Failure> {
         let progress = Progress::new();
         display::show(&progress, clients, self.clients as usize).await?;
         if !self.exit {
-            progress.print_line("All watched tasks are over. The gateway serves on until Ctrl-C.");
+            progress
+                .print_line("All watched tasks have ended. The gateway continues until Ctrl-C.");
             std::future::pending::<()>().await;
         }
         Ok(())

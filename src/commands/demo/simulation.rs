@@ -7,7 +7,7 @@ use crate::{
     simulator::{Settings, Simulator},
 };
 
-/// A simulated EC2, and what the demo shows of it.
+/// A simulated EC2, and the regions and tasks that the demo shows.
 pub(super) struct Simulation {
     pub(super) ec2: Arc<Simulator>,
     pub(super) regions: Vec<Region>,
