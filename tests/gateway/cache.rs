@@ -1,4 +1,4 @@
-//! The cache: how few EC2 calls it makes, and how fresh its answers are.
+//! The cache: the number of its EC2 calls, and the age of its answers.
 
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ async fn a_thousand_images_among_two_thousand_tasks_cost_eleven_calls_and_then_o
     assert_eq!(rig.calls() - before, 1);
 }
 
-/// A page of the listing has two of the images, and a look-up finds twenty.
+/// A page of the listing shows two of the images, and a look-up shows twenty.
 #[tokio::test]
 async fn a_thousand_images_scattered_over_a_hundred_thousand_tasks_cost_fifty_one_calls() {
     let mut setup = Setup::default();
@@ -96,7 +96,7 @@ async fn an_hour_of_mixed_requests(tasks: u64) {
         (0..tasks - 15).map(|number| Task::done(&image(number), HOUR + SECOND * u32_of(number))),
     )
     .await;
-    // They run for 1 to 15 hours, so one of them ends within the hour.
+    // The running tasks take 1 to 15 hours, so one of them ends within the hour.
     let running =
         (0..15).map(|number| Task::running(&image(900_000 + number), u32_of(1 + number) * HOUR));
     rig.add(running);

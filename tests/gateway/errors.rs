@@ -13,7 +13,7 @@ use tonic_types::StatusExt as _;
 
 use crate::support::{Rig, Setup, all, finished, pushback, reason};
 
-/// The known codes of EC2, each with the kind that it must be classed as.
+/// EC2's known codes, each with its expected kind.
 const CODES: &str = include_str!("ec2-error-codes.tsv");
 
 fn rows() -> impl Iterator<Item = (&'static str, &'static str)> {

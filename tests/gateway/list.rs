@@ -1,4 +1,4 @@
-//! `ListStoreImageTasks`: which tasks it answers with, and their fields.
+//! `ListStoreImageTasks`: the selected tasks and their fields.
 
 use std::time::Duration;
 

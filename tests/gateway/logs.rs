@@ -1,4 +1,4 @@
-//! Log lines: one when trouble begins and one when it is over, however many requests it concerns.
+//! Log lines: one when trouble begins and one when it ends, however many requests it affects.
 
 use std::{
     io,
@@ -16,8 +16,8 @@ use crate::support::{Rig, Setup, Task, all, at_most, finished, image, watch_of};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A second subscriber, which no thread uses. If there were only one, tracing would decide by the
-/// first thread that logs an event whether the event is off, and other tests have no subscriber.
+/// A second subscriber, which no thread uses. With only one subscriber, tracing decides whether an
+/// event is off by the first thread that logs it. Threads of other tests have no subscriber.
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
 
 /// The log of a gateway at `info` and above. The whole gateway runs on the thread of its test.
@@ -109,7 +109,7 @@ async fn a_gateway_whose_every_call_is_denied_logs_that_once_and_once_that_ec2_a
         for list in denied {
             assert_eq!(list.expect_err("denied").code(), Code::PermissionDenied);
         }
-        // By then no refusal is remembered, so the next request is a call.
+        // By then no refusal is remembered, so the next request makes a call.
         rig.run_for(Duration::from_secs(2)).await;
     }
     assert_eq!(rig.calls(), 30);

@@ -58,7 +58,7 @@ async fn list(rig: &Rig) -> Vec<String> {
     images(&send(rig, sdk(rig).describe_store_image_tasks()).await.expect("a listing"))
 }
 
-/// The page of one task that the token leads to: its image, and the token of the next page.
+/// Reads a page of one task. Returns the task's image and the token of the next page.
 async fn page(
     rig: &Rig,
     token: Option<&String>,

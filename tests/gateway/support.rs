@@ -1,8 +1,9 @@
 //! A rig for tests: a whole gateway over a real socket, with the real SDK, against the simulator,
 //! on a clock that the test advances.
 //!
-//! Everything of a test runs on one thread. tokio's paused clock advances to the next timer by
-//! itself when all tasks wait, even if they wait for a socket. [`ManualClock`] prevents that, and
+//! A test runs on one thread with its gateway and simulator. tokio's paused clock advances to the
+//! next timer by itself when all tasks wait, even if they wait for a socket. [`ManualClock`]
+//! prevents that, and
 //! [`Rig::run_for`] advances the clock in small steps, with all sockets drained between them.
 
 use std::{
@@ -141,7 +142,7 @@ impl Rig {
         self.simulator.calls()
     }
 
-    /// The requests that EC2 got so far, each as its parameters.
+    /// The parameters of each EC2 call so far.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.simulator.journal().entries().map(|entry| entry.parameters.clone()).collect()
     }
@@ -211,11 +212,11 @@ impl Drop for ManualClock {
 pub(crate) struct Task {
     pub(crate) image: String,
     pub(crate) bucket: String,
-    /// Time since its start.
+    /// Time since the task's start.
     pub(crate) age: Duration,
-    /// Time from 0 to 100 percent.
+    /// Time that the task takes from 0 to 100 percent.
     pub(crate) runs_for: Duration,
-    /// The percentage at which it fails.
+    /// Progress in percent at which the task fails.
     pub(crate) fails: Option<u8>,
 }
 
@@ -260,12 +261,12 @@ impl Task {
     }
 }
 
-/// This number of finished tasks, a minute apart, the newest an hour old.
+/// A number of finished tasks. They are a minute apart, and the newest is an hour old.
 pub(crate) fn finished(count: u64) -> impl Iterator<Item = Task> {
     (0..count).map(|number| Task::done(&image(number), Duration::from_secs(3600 + 60 * number)))
 }
 
-/// The image ID of a number.
+/// The image ID that a number stands for.
 pub(crate) fn image(number: u64) -> String {
     format!("ami-{number:017x}")
 }

@@ -1,4 +1,4 @@
-//! `WatchStoreImageTask`: what a stream delivers, and how it ends.
+//! `WatchStoreImageTask`: the messages of a stream, and its end.
 
 use std::time::Duration;
 
@@ -279,8 +279,8 @@ async fn a_watch_delivers_what_a_list_has_fetched() {
     next(&rig, &mut stream).await;
     rig.run_for(5 * MINUTE).await;
     rig.until(client.list(at_most(0, all()))).await.expect("answered");
-    let told = rig.until(tokio::time::timeout(SECOND, stream.message())).await.expect("at once");
-    let task = told.expect("no error").expect("a message").task.expect("a task");
+    let message = rig.until(tokio::time::timeout(SECOND, stream.message())).await.expect("at once");
+    let task = message.expect("no error").expect("a message").task.expect("a task");
     assert_eq!(task.progress_percentage, 50);
     assert_eq!(rig.calls(), 2);
 }
@@ -310,7 +310,8 @@ async fn too_many_watches_are_refused_and_closed_ones_make_room() {
 async fn a_deadline_ends_a_watch_with_deadline_exceeded() {
     let rig = Rig::with_tasks([Task::running(&image(1), HOUR)]).await;
     let mut request = tonic::Request::new(watch_of(&image(1)));
-    // Only the header: with a timeout set, the client library would answer by itself.
+    // Only the header is set. With a timeout of its own, the client library would end the call
+    // itself.
     request.metadata_mut().insert("grpc-timeout", "20S".parse().expect("ASCII"));
     let stream = rig.until(rig.client().0.watch_store_image_task(request)).await;
     let mut stream = stream.expect("open").into_inner();
