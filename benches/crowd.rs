@@ -109,7 +109,7 @@ async fn coalesced(callers: usize) -> Result<(usize, Duration), Failure> {
     Ok((simulator.calls(), begun.elapsed()))
 }
 
-/// How the pollers ask.
+/// The clients that the pollers use.
 #[derive(Clone, Copy)]
 enum Client {
     /// An SDK client of EC2 for each poller.

@@ -45,8 +45,8 @@ static ALLOCATED: PeakAlloc = PeakAlloc;
 const SIZES: [u32; 4] = [100, 1_000, 10_000, 100_000];
 /// Number of images that are asked for in turn.
 const IMAGES: u32 = 64;
-/// Tasks in a page of EC2: as many as the smallest snapshot has, so that a refresh is the same work
-/// for all sizes.
+/// Number of tasks on an EC2 page: as many as in the smallest snapshot, so that a refresh is the
+/// same work for all sizes.
 const PAGE: usize = 100;
 /// Number of the newest tasks that change with each refresh.
 const UNFINISHED: usize = 20;
@@ -93,9 +93,9 @@ struct Account {
     size: u32,
     scope: Arc<ScopeCache>,
     service: Service,
-    /// Asks for a page from the middle of the listing.
+    /// Request for a page from the middle of the listing.
     page: EncodedListRequest,
-    /// Each asks for one image; they are spread over the whole listing.
+    /// Requests for one image each. The images are spread over the whole listing.
     images: Vec<EncodedListRequest>,
 }
 
@@ -128,7 +128,8 @@ impl Account {
         let found = scope.get(listing(usize::MAX), None).await?;
         assert_eq!(found.snapshot.len(), usize::try_from(size)?, "the snapshot has all tasks");
         drop(found);
-        // By then the refresher has dropped the last answer.
+        // The refresher still holds the last answer for a moment, which would count as memory of
+        // the tasks.
         sleep(Duration::from_millis(50)).await;
         let bytes = ALLOCATED.current_usage().saturating_sub(before);
 
@@ -198,7 +199,7 @@ fn encoded(request: &ListStoreImageTasksRequest) -> EncodedListRequest {
     EncodedListRequest(request.encode_to_vec().into())
 }
 
-/// The mean time of one piece of work.
+/// The mean time of one run of the work.
 async fn each(
     times: u32,
     mut work: impl AsyncFnMut(usize) -> Result<(), Failure>,
@@ -228,7 +229,7 @@ fn answer(start: SystemTime, size: u32, call: u32, target: &DescribeTarget) -> A
     Answer { tasks, next }
 }
 
-/// A finished task; tasks are 20 seconds apart.
+/// A finished task. Neighbours in the listing started 20 seconds apart.
 fn task(start: SystemTime, number: u32) -> StoreImageTask {
     let image_id = ImageId::parse(&format!("ami-{number:017x}")).expect("valid");
     StoreImageTask {

@@ -2,10 +2,10 @@
 //! handler that clones and encodes the same message, (b) a bare tonic handler that sends the same
 //! bytes already encoded. Neither has a cache or validation.
 //!
-//! `cargo bench --bench list` prints a table. The load is h2load (Debian: nghttp2-client). Rounds of
-//! all three servers alternate, each figure is the median of its rounds, and each ratio the median of
-//! ratios within a round, so that other work of the machine affects all alike. CPU time is the
-//! server's.
+//! `cargo bench --bench list` prints a table. The load is h2load (Debian: nghttp2-client). Rounds
+//! of all three servers alternate, so that other load on the machine affects all three alike. Each
+//! figure is the median of its rounds, and each ratio the median of the ratios within a round. CPU
+//! time is the server's.
 
 #[path = "support/h2load.rs"]
 mod h2load;
@@ -172,7 +172,7 @@ struct Servers {
     gateway: Round,
 }
 
-/// The columns of one page size.
+/// The table columns for one page size.
 fn row(rounds: &[Servers]) -> String {
     let figure = |of: &dyn Fn(&Servers) -> f64| median(rounds.iter().map(of).collect());
     let micros = |time: Duration| time.as_secs_f64() * 1e6;

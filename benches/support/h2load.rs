@@ -28,7 +28,7 @@ pub(crate) struct Round {
     pub(crate) cpu: Duration,
 }
 
-/// A load of one request.
+/// A load that repeats one request.
 pub(crate) struct Load {
     /// The file with the bytes of the request.
     request: PathBuf,
@@ -88,8 +88,9 @@ impl Load {
         })
     }
 
-    /// Checks that all responses were answers. A gRPC error has status 200, too, but no message, so
-    /// the number of bytes tells. Some more bytes may belong to requests that ran at the end.
+    /// Checks that all responses were answers. A gRPC error also has HTTP status 200, but no
+    /// message, so the check counts bytes. Requests that were still running at the end may add
+    /// bytes.
     fn check(&self, output: &str, answers: usize) -> Result<(), Box<dyn Error + Send + Sync>> {
         let data = output.lines().find(|line| line.starts_with("traffic:"));
         let data = data.and_then(|line| line.rsplit_once('(')?.1.split_once(')')?.0.parse().ok());
