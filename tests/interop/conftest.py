@@ -17,7 +17,7 @@ SERVICE = "amistore.v1.StoreImageTaskService"
 
 
 def clean_environment(**more):
-    """The environment without settings of an AWS client or of the gateway, and with `more`."""
+    """The environment without the settings of AWS clients and of the gateway, plus `more`."""
     neutral = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "AMISTORE_"))}
     return neutral | {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull} | more
 
@@ -98,7 +98,7 @@ def gateway(simulator):
 
 @pytest.fixture(scope="session")
 def ec2(simulator):
-    """A boto3 client of the session's simulator."""
+    """A boto3 client of the simulator that all tests share."""
     return ec2_client(simulator)
 
 

@@ -68,7 +68,7 @@ def foreign():
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
     class Foreign:
-        """Stands in for a Simulator: the gateway reads only its environment."""
+        """Replaces a Simulator in the fixture of the gateway, which reads only `environment`."""
 
         environment = {
             "AWS_ENDPOINT_URL_EC2": f"http://127.0.0.1:{server.server_address[1]}",
