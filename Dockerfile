@@ -1,5 +1,6 @@
-# Builds a small image of the gateway. The dependencies have a layer of their own, since aws-sdk-ec2 alone
-# takes minutes: it is rebuilt only if Cargo.toml, Cargo.lock, build.rs or the contract changes.
+# Builds a small image of the gateway. The dependencies have a layer of their own, since aws-sdk-ec2
+# alone takes minutes. Docker rebuilds that layer only if Cargo.toml, Cargo.lock, build.rs or the
+# contract changes.
 FROM docker.io/library/rust:1.95-slim-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock build.rs ./

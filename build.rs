@@ -1,4 +1,4 @@
-//! Compiles the contract with protox, a protobuf compiler in Rust: a build needs no protoc.
+//! Compiles the contract with protox, a protobuf compiler in Rust, so that a build needs no protoc.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

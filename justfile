@@ -1,4 +1,5 @@
-# Recipes for development. `just` lists them. Each is one or a few plain commands, so just is optional.
+# Recipes for development. `just` lists them. Each recipe is one or a few plain commands, so just is
+# optional.
 
 # List the recipes.
 default:
