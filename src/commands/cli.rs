@@ -58,7 +58,7 @@ pub(super) struct Cli {
         env = "AMISTORE_LOG",
         value_name = "FILTER",
         value_parser = logs::parse_filter,
-        default_value = "info",
+        default_value = logs::DEFAULT_FILTER,
         help_heading = GLOBAL
     )]
     pub(super) log: String,

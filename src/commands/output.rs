@@ -44,8 +44,13 @@ impl Failure {
 
 /// Prints an error to standard error, and returns the exit code for it.
 pub(super) fn fail(error: &dyn fmt::Display) -> ExitCode {
-    eprintln!("error: {error}");
+    print_error_line(format_args!("error: {error}"));
     ExitCode::from(CANNOT_RUN)
+}
+
+/// Prints a line to standard error. If it cannot be written, the exit code has to tell.
+pub(super) fn print_error_line(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// Prints a line to standard output. Exits the process if the line cannot be written: with success

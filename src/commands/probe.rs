@@ -10,7 +10,7 @@ use tonic_health::pb::{
 
 use super::{
     client::{ServerArgs, rpc_error},
-    output::{Failure, print_line},
+    output::{Failure, print_error_line, print_line},
     values::{duration_text, positive_duration},
 };
 
@@ -52,7 +52,7 @@ impl Probe {
             Ok(Err(status)) => rpc_error(&status),
             Err(_) => format!("no answer within {}", duration_text(self.timeout)),
         };
-        eprintln!("{problem}");
+        print_error_line(problem);
         Ok(ExitCode::FAILURE)
     }
 }

@@ -44,8 +44,11 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
 /// Parses a number of bytes, with or without a unit.
 pub(super) fn byte_size(text: &str) -> Result<u64, String> {
     match text.parse::<ByteSize>() {
-        Ok(size) => Ok(size.as_u64()),
-        Err(_) => Err("expected a number of bytes, or one with a unit, such as 64MiB".to_owned()),
+        // bytesize lowers larger numbers to the largest one.
+        Ok(size) if size.as_u64() < u64::MAX => Ok(size.as_u64()),
+        Ok(_) | Err(_) => {
+            Err("expected a number of bytes, or one with a unit, such as 64MiB".to_owned())
+        }
     }
 }
 

@@ -28,10 +28,20 @@ pub fn parse_filter(text: &str) -> Result<String, String> {
     }
 }
 
+/// The default filter: `info`, but only errors of aws-config. It warns at each call without
+/// credentials, which is one `EC2 cannot be asked` of the gateway's own.
+pub const DEFAULT_FILTER: &str = "info,aws_config=error";
+
 /// Starts writing the log lines that pass the filter. The process calls this at most once.
+///
+/// A line that cannot be written is lost. By default tracing-subscriber would report that with
+/// `eprintln!`, which panics if standard error is gone.
 pub fn start(format: LogFormat, filter: &str) {
     let filter = EnvFilter::new(filter);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).init(),
         LogFormat::Json => builder.json().init(),

@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 
-from conftest import GATEWAY, Gateway, clean_environment, ec2_client
+from conftest import GATEWAY, Gateway, Simulator, clean_environment, ec2_client
 
 
 def run(*arguments, **environment):
@@ -70,6 +70,25 @@ def test_json_logs(simulator):
     assert first["fields"]["listen"].startswith("127.0.0.1:")
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == 0
+
+
+def test_a_gateway_whose_log_has_no_reader_serves_on_and_drains():
+    simulator = Simulator()
+    gateway = Gateway(simulator)
+    simulator.stop()
+    gateway.process.stderr.close()
+    for _ in range(2):
+        assert run("list", "--server", gateway.address).returncode == 2, "EC2 is gone, so a line is due"
+    assert run("probe", "--server", gateway.address).returncode == 0
+    gateway.process.terminate()
+    assert gateway.process.wait(timeout=40) == 0
+
+
+def test_a_failure_without_standard_error_keeps_its_exit_code():
+    with open("/dev/full", "w") as full:
+        for arguments, code in ((["probe", "--server", "127.0.0.1:1"], 1), (["serve", "--ttl", "soon"], 2)):
+            done = subprocess.run([GATEWAY, *arguments], stderr=full, timeout=30, env=clean_environment())
+            assert done.returncode == code, arguments
 
 
 def test_a_watch_continues_when_the_gateway_is_replaced(simulator):
