@@ -10,7 +10,7 @@ use tonic::{
     codec::{self, DecodeBuf, EncodeBuf},
 };
 
-use super::{
+use super::generated::{
     ListStoreImageTasksRequest, ListStoreImageTasksResponse, WatchStoreImageTaskRequest,
     WatchStoreImageTaskResponse,
 };
