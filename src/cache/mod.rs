@@ -37,7 +37,7 @@
 //! - 13 s, the latest task of the image of `50`, s = 5 s: a hit as of 10 s. The coverage reaches
 //!   `50`, so the listing would show a newer task, and `50` itself can no longer change.
 //! - At any time, the task `50` itself: immutable, a hit for every staleness.
-//! - 600 s, List of 6, s = 5 s: four tasks have started since, so the head page does not reach the
+//! - 600 s, List of 6, s = 5 s: three tasks have started since 10 s, so the head page does not reach the
 //!   watermark. The gap is `Deeper`: the page below `b` joins what was kept, down to `50` again.
 //! - 601 s, List of 10, s = 5 s: all is covered, but `40` is known as of 12 s: one look-up.
 

@@ -311,17 +311,17 @@ impl ScopeCache {
         }
         self.waiting_log.admitted();
         self.queries_log.admitted();
-        let (mark_observed, observed_at) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         if let Some(reason) = state.serve_stale.clone().filter(|_| takes_stale) {
             state.queue.refresh_in_background(query.clone(), not_before);
             // The receiver is in our hands, so this cannot fail.
-            let _ = mark_observed.send(WaitOutcome::Stale(reason));
-            return Ok((observed_at, true));
+            let _ = sender.send(WaitOutcome::Stale(reason));
+            return Ok((receiver, true));
         }
-        state.queue.wait(query.clone(), not_before, takes_stale, mark_observed);
+        state.queue.wait(query.clone(), not_before, takes_stale, sender);
         let collapsed = state.running;
         refresher::spawn_if_idle(self, &mut state);
-        Ok((observed_at, collapsed))
+        Ok((receiver, collapsed))
     }
 
     fn log_no_room(&self, state: &State) {
@@ -338,8 +338,13 @@ impl ScopeCache {
             WaitOutcome::Refused(CacheError::TooManyTasks) => {
                 self.tasks_log.refused(self.settings.max_tasks);
             }
-            WaitOutcome::Satisfied(_) => self.tasks_log.admitted(),
-            WaitOutcome::Failed(_) | WaitOutcome::Refused(_) | WaitOutcome::Stale(_) => {}
+            WaitOutcome::Satisfied(snapshot) if snapshot.len() < self.settings.max_tasks => {
+                self.tasks_log.admitted();
+            }
+            WaitOutcome::Satisfied(_)
+            | WaitOutcome::Failed(_)
+            | WaitOutcome::Refused(_)
+            | WaitOutcome::Stale(_) => {}
         }
     }
 

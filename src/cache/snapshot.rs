@@ -349,12 +349,12 @@ impl Snapshot {
         if filter.is_lasting() {
             // What should be on the page and is not was left out. By another state it may be
             // rightly missing, and the page tells nothing of it.
-            let observed_at: Vec<_> = self
+            let missing_keys: Vec<_> = self
                 .unfinished_above(&bottom)
                 .filter(|(task, _)| !from.reaches(&task.key) && filter.matches(task))
                 .map(|(task, _)| task.key.clone())
                 .collect();
-            for key in observed_at {
+            for key in missing_keys {
                 self.mark_observed(&key, at);
             }
         }

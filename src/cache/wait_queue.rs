@@ -138,7 +138,7 @@ impl<T> WaitQueue<T> {
         });
     }
 
-    /// Whoever takes an old answer is told; what it wanted is refreshed background_refresh it.
+    /// Whoever takes an old answer is told; what it wanted is refreshed in the background.
     pub(super) fn serve_stale(&mut self, notify: impl Fn() -> T) {
         self.each(|_, group| {
             let stale = group.waiting.iter().filter(|waiter| waiter.takes_stale);

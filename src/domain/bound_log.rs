@@ -8,7 +8,7 @@ use std::{
 use tokio::time::Instant;
 use tracing::{field::display, info, warn};
 
-use super::Scope;
+use super::name::Scope;
 
 /// Time without a refusal after which a bound counts as no longer reached. At a full bound each
 /// freed place is taken at once, so without this pause each request would log two lines.
@@ -44,11 +44,13 @@ impl BoundLog {
         }
     }
 
-    /// Records a refusal. Logs it at `warn` if the bound was not reached before.
+    /// Records a refusal. Logs it at `warn` if it is the first one, or the first one after 10 s
+    /// without any: if nothing was admitted since, no line has said that the bound was left.
     pub fn refused(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
-        let before = self.last_refusal.swap(self.now(), Ordering::Relaxed);
-        if before == NOT_REACHED {
+        let now = self.now();
+        let before = self.last_refusal.swap(now, Ordering::Relaxed);
+        if before == NOT_REACHED || now >= before + millis(CALM) {
             let scope = self.scope.as_ref().map(display);
             warn!(bound = self.bound, scope, limit, "a bound is reached; requests are refused");
         }
@@ -137,6 +139,17 @@ mod tests {
             bound.admitted();
         }
         assert_eq!(log.lines(), [REACHED]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_after_a_pause_without_admissions_log_again() {
+        let log = LogCapture::start();
+        let bound = watches();
+        bound.refused(3);
+        advance(Duration::from_hours(1)).await;
+        bound.refused(3);
+        bound.refused(3);
+        assert_eq!(log.lines(), [REACHED, REACHED]);
     }
 
     #[tokio::test(start_paused = true)]

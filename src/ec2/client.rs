@@ -138,5 +138,5 @@ fn task(key: TaskKey, result: StoreImageTaskResult) -> StoreImageTask {
 /// EC2's progress, 0 if EC2 gives none.
 fn percent(progress: Option<i32>) -> u8 {
     let progress = progress.unwrap_or_default().clamp(0, 100);
-    u8::try_from(progress).expect("0 to 100")
+    u8::try_from(progress).unwrap_or(100)
 }

@@ -10,7 +10,9 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use crate::domain::{DescribeRequest, DescribeResponse, ErrorKind, Scope, UpstreamError};
+use crate::domain::{
+    DescribeRequest, DescribeResponse, DescribeTarget, ErrorKind, Scope, UpstreamError,
+};
 
 /// The layer of one scope. All services that it makes share one record of trouble.
 #[derive(Clone, Debug)]
@@ -61,8 +63,10 @@ enum Sign<'a> {
 }
 
 impl<'a> Sign<'a> {
-    fn of(result: &'a Result<DescribeResponse, UpstreamError>) -> Self {
+    fn of(target: &DescribeTarget, result: &'a Result<DescribeResponse, UpstreamError>) -> Self {
         match result {
+            // On a look-up, AuthFailure may refuse just one image of another account.
+            Err(error) if may_refuse_an_image(target, error) => Self::Unclear,
             Err(error) if error.kind.is_transient() || error.kind.concerns_the_scope() => {
                 Self::Trouble(error)
             }
@@ -73,10 +77,16 @@ impl<'a> Sign<'a> {
     }
 }
 
+/// Whether EC2 may mean an image and not the scope (public reports of "not authorized for image":
+/// cloudquery issue 9406, toil issue 3512).
+fn may_refuse_an_image(target: &DescribeTarget, error: &UpstreamError) -> bool {
+    matches!(target, DescribeTarget::Images(_)) && &*error.code == "AuthFailure"
+}
+
 impl Record {
-    fn observe(&self, result: &Result<DescribeResponse, UpstreamError>) {
+    fn observe(&self, target: &DescribeTarget, result: &Result<DescribeResponse, UpstreamError>) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        match Sign::of(result) {
+        match Sign::of(target, result) {
             Sign::Trouble(error) => self.failed(&mut trouble, error),
             Sign::Answer => self.answered(&mut trouble),
             Sign::Unclear => {}
@@ -102,7 +112,7 @@ impl Record {
     fn answered(&self, trouble: &mut Option<Trouble>) {
         if let Some(Trouble { since, .. }) = trouble.take() {
             let lasted = since.elapsed();
-            tracing::info!(scope = %self.scope, ?lasted, "EC2 answers again");
+            tracing::info!(scope = %self.scope, lasted_seconds = lasted.as_secs_f64(), "EC2 answers again");
         }
     }
 }
@@ -130,10 +140,11 @@ where
 
     fn call(&mut self, request: DescribeRequest) -> Self::Future {
         let record = self.record.clone();
+        let target = request.target.clone();
         let call = self.inner.call(request);
         async move {
             let result = call.await;
-            record.observe(&result);
+            record.observe(&target, &result);
             result
         }
         .boxed()
@@ -205,7 +216,7 @@ mod tests {
             [
                 "WARN EC2 cannot be asked scope=default/us-east-1 kind=denied \
                  code=UnauthorizedOperation cause=\"simulated UnauthorizedOperation: example.com: connection refused\"",
-                "INFO EC2 answers again scope=default/us-east-1 lasted=50s",
+                "INFO EC2 answers again scope=default/us-east-1 lasted_seconds=50.0",
             ]
         );
     }
@@ -227,6 +238,7 @@ mod tests {
             error(ErrorKind::InvalidRequest, "InvalidAMIID.Malformed"),
             error(ErrorKind::InvalidRequest, "InvalidNextToken"),
             error(ErrorKind::UnknownRefusal, "UnknownError"),
+            error(ErrorKind::Credentials, "AuthFailure"),
         ])
         .await;
         assert_eq!(lines, [""; 0]);
@@ -243,6 +255,6 @@ mod tests {
         .await;
         assert_eq!(lines.len(), 2, "{lines:#?}");
         assert!(lines[1].starts_with("INFO EC2 answers again"), "{lines:#?}");
-        assert!(lines[1].ends_with("lasted=3s"), "{lines:#?}");
+        assert!(lines[1].ends_with("lasted_seconds=3.0"), "{lines:#?}");
     }
 }

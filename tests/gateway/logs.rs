@@ -132,7 +132,7 @@ async fn a_gateway_whose_every_call_is_denied_logs_that_once_and_once_that_ec2_a
     assert_eq!(news.len(), 1, "{news:#?}");
     assert_eq!(news[0]["message"], "EC2 answers again");
     assert_eq!(news[0]["scope"], "default/us-east-1");
-    assert!(news[0]["lasted"].is_string(), "{news:#?}");
+    assert!(news[0]["lasted_seconds"].is_f64(), "{news:#?}");
     assert_eq!(log.lines("WARN").len(), 1);
 }
 

@@ -3,8 +3,8 @@
 //!
 //! A test runs on one thread with its gateway and simulator. tokio's paused clock advances to the
 //! next timer by itself when all tasks wait, even if they wait for a socket. [`ManualClock`]
-//! prevents that, and
-//! [`Rig::run_for`] advances the clock in small steps, with all sockets drained between them.
+//! prevents that, and [`Rig::run_for`] advances the clock in small steps, with all sockets drained
+//! between them.
 
 use std::{
     cell::Cell,

@@ -203,11 +203,11 @@ impl Life {
     /// How all fared who did not give up.
     async fn end(&mut self) -> Result<Vec<Told>, TestCaseError> {
         let mut all = Vec::new();
-        while let Some(observed_at) = timeout(Duration::from_hours(1), self.asking.join_next())
+        while let Some(told) = timeout(Duration::from_hours(1), self.asking.join_next())
             .await
             .map_err(|_| self.waits_for_ever())?
         {
-            all.extend(observed_at.expect("no caller panics"));
+            all.extend(told.expect("no caller panics"));
         }
         // The refreshes that nobody waits for end, too.
         sleep(Duration::from_hours(1)).await;
@@ -228,14 +228,9 @@ async fn all_are_answered(events: Vec<Event>, lag: usize) -> Result<(), TestCase
         }
         before = after;
     }
-    for observed_at in life.end().await? {
-        prop_assert!(
-            observed_at.is_fresh(),
-            "too old: {:?} for {:?}",
-            observed_at.result,
-            observed_at.max_staleness
-        );
-        if let Err(error) = observed_at.result {
+    for told in life.end().await? {
+        prop_assert!(told.is_fresh(), "too old: {:?} for {:?}", told.result, told.max_staleness);
+        if let Err(error) = told.result {
             prop_assert!(life.faults > 0, "{error:?}, and no call failed");
         }
     }
@@ -272,14 +267,9 @@ async fn bounds_hold(events: Vec<Event>) -> Result<(), TestCaseError> {
         let most = narrow().max_tasks.max(2 * snapshot.unfinished());
         prop_assert!(snapshot.len() <= most, "{} tasks, {most} allowed", snapshot.len());
     }
-    for observed_at in life.end().await? {
-        prop_assert!(
-            observed_at.is_fresh(),
-            "too old: {:?} for {:?}",
-            observed_at.result,
-            observed_at.max_staleness
-        );
-        match observed_at.result {
+    for told in life.end().await? {
+        prop_assert!(told.is_fresh(), "too old: {:?} for {:?}", told.result, told.max_staleness);
+        match told.result {
             Ok(_) | Err(CacheError::TooManyWaiting | CacheError::TooManyTasks) => {}
             Err(error) => prop_assert!(life.faults > 0, "{error:?}, and no call failed"),
         }

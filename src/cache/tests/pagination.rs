@@ -36,16 +36,16 @@ proptest! {
         };
         let throughout: Vec<_> =
             story.ec2.now().values().filter(|task| filter.matches(task)).cloned().collect();
-        let mut last_was_deep_page = Vec::new();
+        let mut walked = Vec::new();
         let mut between = meanwhile.iter();
         loop {
-            let after = last_was_deep_page.last().cloned();
+            let after = walked.last().cloned();
             let query = Query::Listing { filter: filter.clone(), after, count: page_size };
             story.ask(&query, 0)?;
             let Query::Listing { after, .. } = &query else { unreachable!("it is") };
             let page = story.snapshot.page(&filter, after.as_ref(), page_size);
             prop_assert!(page.tasks.len() == page_size || !page.more, "{page:?}");
-            last_was_deep_page.extend(page.tasks.iter().map(|task| task.key.clone()));
+            walked.extend(page.tasks.iter().map(|task| task.key.clone()));
             if !page.more {
                 break;
             }
@@ -53,8 +53,8 @@ proptest! {
                 story.live(step)?;
             }
         }
-        let once: BTreeSet<_> = last_was_deep_page.iter().collect();
-        prop_assert_eq!(once.len(), last_was_deep_page.len(), "a task came twice: {:?}", last_was_deep_page);
+        let once: BTreeSet<_> = walked.iter().collect();
+        prop_assert_eq!(once.len(), walked.len(), "a task came twice: {:?}", walked);
         for task in throughout {
             prop_assert!(once.contains(&task.key), "lost: {task:?}");
         }
