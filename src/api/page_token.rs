@@ -18,7 +18,7 @@ use crate::domain::{ImageId, Scope, TaskFilter, TaskKey};
 const VERSION: u8 = 1;
 /// Length in bytes of the fingerprint and of the checksum.
 const DIGEST_BYTES: usize = 8;
-/// Maximum length of a token that is decoded. The gateway's own tokens have at most 400 characters.
+/// Maximum length of a token that is decoded. The gateway's own tokens have at most 408 characters.
 const LONGEST_TOKEN: usize = 1024;
 
 /// Identifies the arguments that must stay the same from page to page.
@@ -126,7 +126,7 @@ fn first_bytes(digest: Sha256) -> [u8; DIGEST_BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{AccountName, Region};
+    use crate::domain::{AccountName, BucketName, Region, TaskStateKind};
 
     fn query(region: &str) -> Fingerprint {
         let region = Region::parse(region).expect("valid");
@@ -146,6 +146,20 @@ mod tests {
     fn a_token_reads_as_it_was_written() {
         let token = write(query("us-east-1"), &place());
         assert_eq!(read(query("us-east-1"), &token), Ok(place()));
+    }
+
+    /// Tokens are valid on every replica, also while old and new versions run side by side.
+    #[test]
+    fn the_format_of_a_token_stays_as_it_was() {
+        let filter = TaskFilter {
+            states: [TaskStateKind::Failed].into(),
+            buckets: [BucketName::parse("golden-images").expect("valid")].into(),
+            ..TaskFilter::default()
+        };
+        let region = Region::parse("us-east-1").expect("valid");
+        let scope = Scope { account: AccountName::default(), region };
+        let token = write(Fingerprint::new(&scope, &filter), &place());
+        assert_eq!(token, "AUOKgk2feJXbAPFTZQAAAADA1FQHYW1pLTAxMjM0NTY3ODlhYmNkZWYwL2EvYnVja2V0eGgq6XTmjM0");
     }
 
     #[test]
