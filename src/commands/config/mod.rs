@@ -22,8 +22,8 @@ use file::FileDefaults;
 /// Reads the command line, the environment and the file that one of them names.
 ///
 /// # Errors
-/// Returns all problems of the environment, or else all problems of the file, or else the first
-/// problem of the command line.
+/// Returns all unknown variables of the environment, or else all unknown keys of the file, or else
+/// the first bad value of the flags, the environment and the file.
 pub(super) fn read(
     command: Command,
     args: impl Iterator<Item = OsString>,
