@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{GatewayReason, StatusCode, Violation, remembered_refusal};
 use crate::{
     cache::CacheError,
-    domain::{ErrorKind, Scope, UpstreamError},
+    domain::{ErrorCode, ErrorKind, Scope, UpstreamError},
     watch::{Ended, WatchError},
 };
 
@@ -92,7 +92,7 @@ impl ApiError {
         Self {
             code: status_code(error.kind),
             message: format!("{}: {}", error.code, error.message),
-            domain: EC2_DOMAIN,
+            domain: domain(&error.code),
             reason: error.code.to_string(),
             metadata,
             violations: Vec::new(),
@@ -137,6 +137,14 @@ impl ApiError {
             Ended::Refused(error) => Self::cache(error, scope),
             Ended::Gone => Self::gateway(GatewayReason::TaskGone, "EC2 no longer lists this task"),
         }
+    }
+}
+
+/// The party that gave the code of a failed call.
+fn domain(code: &ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::Ec2(_) => EC2_DOMAIN,
+        ErrorCode::Gateway(_) => GATEWAY_DOMAIN,
     }
 }
 

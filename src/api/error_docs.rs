@@ -21,7 +21,7 @@ Every status carries exactly one `google.rpc.ErrorInfo`. A status that can be re
 
 ## Errors that EC2 reports
 
-`ErrorInfo.domain` is `ec2.amazonaws.com`, `reason` is the code, and `metadata` has `account`, `region` and, \
+`ErrorInfo.domain` is `ec2.amazonaws.com`, or `amistore` if EC2 gave no code; `reason` is the code, and `metadata` has `account`, `region` and, \
 if EC2 answered, `request_id`.
 
 | kind | codes | gRPC | retry after |
@@ -65,10 +65,10 @@ fn codes_cell(kind: ErrorKind, codes: &[&str]) -> String {
     let codes = cells.join(", ");
     match kind {
         ErrorKind::UnknownRefusal => {
-            "any other code with a 4xx status; `UnknownError` if there is none".to_owned()
+            "any other code with a 4xx status; `RequestNotSent`".to_owned()
         }
         ErrorKind::Unavailable => format!(
-            "{codes}; any other code with a 5xx status; `ConnectionFailure`, `CredentialsTimedOut`"
+            "{codes}; any other code with status 408 or 5xx, or none with 4xx or 5xx; `ConnectionFailure`, `CredentialsTimedOut`, `CredentialsFailure`"
         ),
         ErrorKind::Credentials => format!("{codes}, `NoCredentials`"),
         ErrorKind::MalformedAnswer => "`MalformedAnswer`".to_owned(),

@@ -159,7 +159,10 @@ mod tests {
         let region = Region::parse("us-east-1").expect("valid");
         let scope = Scope { account: AccountName::default(), region };
         let token = write(Fingerprint::new(&scope, &filter), &place());
-        assert_eq!(token, "AUOKgk2feJXbAPFTZQAAAADA1FQHYW1pLTAxMjM0NTY3ODlhYmNkZWYwL2EvYnVja2V0eGgq6XTmjM0");
+        assert_eq!(
+            token,
+            "AUOKgk2feJXbAPFTZQAAAADA1FQHYW1pLTAxMjM0NTY3ODlhYmNkZWYwL2EvYnVja2V0eGgq6XTmjM0"
+        );
     }
 
     #[test]

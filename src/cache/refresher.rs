@@ -14,8 +14,8 @@ use super::{
     wait_queue::WaitQueue,
 };
 use crate::domain::{
-    CallTime, DescribeRequest, DescribeResponse, ErrorKind, ImageId, NextToken, Upstream,
-    UpstreamError,
+    CallTime, DescribeRequest, DescribeResponse, ErrorKind, GatewayCode, ImageId, NextToken,
+    Upstream, UpstreamError,
 };
 
 /// A token that EC2 refuses restarts the walk. Where it was given by the answer just before, and this
@@ -306,7 +306,7 @@ fn names(message: &str, image: &ImageId) -> bool {
 fn answered_as_dry_run() -> UpstreamError {
     UpstreamError {
         kind: ErrorKind::MalformedAnswer,
-        code: "UnexpectedDryRun".into(),
+        code: GatewayCode::UnexpectedDryRun.into(),
         message: "EC2 answered as if to a dry run".into(),
         cause: None,
         request_id: None,

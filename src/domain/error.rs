@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use strum::VariantArray;
 
+use super::error_code::ErrorCode;
+
 /// The kind of an upstream failure.
 ///
 /// The kind decides whether a call is retried, whether the failure is remembered, and which gRPC
@@ -97,7 +99,7 @@ pub struct UpstreamError {
     /// The kind of failure.
     pub kind: ErrorKind,
     /// EC2's error code. If EC2 gave none, a code that the gateway assigns in the same style.
-    pub code: Arc<str>,
+    pub code: ErrorCode,
     /// A description of the failure, without secrets.
     pub message: Arc<str>,
     /// The host and the causes of a failed connection or an unreadable answer, joined by ": ",
@@ -113,12 +115,24 @@ impl UpstreamError {
     /// Returns whether EC2 refuses an image ID. One bad ID fails the whole call.
     #[must_use]
     pub fn blames_an_image(&self) -> bool {
-        self.code.starts_with("InvalidAMIID.")
+        code_blames_an_image(&self.code)
     }
 
     /// Returns whether EC2 refuses the pagination token of the call.
     #[must_use]
     pub fn blames_the_token(&self) -> bool {
-        matches!(&*self.code, "InvalidNextToken" | "InvalidPaginationToken")
+        code_blames_the_token(&self.code)
     }
+}
+
+/// Whether a code refuses one image ID, and says nothing about the rest of the call.
+#[must_use]
+pub fn code_blames_an_image(code: &str) -> bool {
+    code.starts_with("InvalidAMIID.")
+}
+
+/// Whether a code refuses EC2's pagination token, and says nothing about the rest of the call.
+#[must_use]
+pub fn code_blames_the_token(code: &str) -> bool {
+    matches!(code, "InvalidNextToken" | "InvalidPaginationToken")
 }

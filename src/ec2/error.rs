@@ -15,7 +15,7 @@ use super::{
     codes::kind_of_code,
     response_integrity::IncompleteResponse,
 };
-use crate::domain::{DescribeResponse, ErrorKind, UpstreamError};
+use crate::domain::{DescribeResponse, ErrorCode, ErrorKind, GatewayCode, UpstreamError};
 
 /// The code of EC2's answer to a dry run that is permitted. EC2 gives that answer as an error.
 const DRY_RUN_PERMITTED: &str = "DryRunOperation";
@@ -51,7 +51,7 @@ pub(super) fn from_layer(error: BoxError) -> UpstreamError {
     match error.downcast::<UpstreamError>() {
         Ok(error) => *error,
         Err(error) if error.is::<tower::timeout::error::Elapsed>() => timed_out(),
-        Err(error) => failure(ErrorKind::Unavailable, "InternalFailure", &error.to_string()),
+        Err(error) => failure(GatewayCode::ConnectionFailure, &error.to_string()),
     }
 }
 
@@ -62,11 +62,7 @@ fn of_service(failed: &Failed) -> UpstreamError {
     if code.is_empty() {
         return without_code(status);
     }
-    let kind = match kind_of_code(code) {
-        Some(kind) => kind,
-        None if (500..=599).contains(&status) => ErrorKind::Unavailable,
-        None => ErrorKind::UnknownRefusal,
-    };
+    let kind = kind_of_answer(status, code);
     let message = match failed.message() {
         // EC2 quotes the request whose signature it cannot verify, including the session token.
         _ if kind == ErrorKind::Credentials => {
@@ -75,15 +71,26 @@ fn of_service(failed: &Failed) -> UpstreamError {
         Some(text) if !text.is_empty() => text,
         _ => "EC2 gave no reason",
     };
-    failure(kind, code, message)
+    error(kind, code.into(), message)
+}
+
+/// An endpoint that lacks the action answers with status 501 and a code of its choice.
+fn kind_of_answer(status: u16, code: &str) -> ErrorKind {
+    if status == 501 {
+        return ErrorKind::Unsupported;
+    }
+    match (kind_of_code(code), status) {
+        (Some(kind), _) => kind,
+        (None, 408 | 500..=599) => ErrorKind::Unavailable,
+        (None, _) => ErrorKind::UnknownRefusal,
+    }
 }
 
 /// Classifies an answer that cannot be read.
 fn of_response(failed: &Failed) -> UpstreamError {
     if broke_off(failed) {
         return failure(
-            ErrorKind::Unavailable,
-            "ConnectionFailure",
+            GatewayCode::ConnectionFailure,
             "the connection to EC2 broke off in the middle of an answer",
         );
     }
@@ -101,27 +108,24 @@ fn broke_off(failed: &Failed) -> bool {
     false
 }
 
-/// Classifies an answer without an error code: a truncated one, or one from a proxy on the way.
+/// Classifies an answer without an error code: a truncated one, or one from a proxy on the way. EC2
+/// has refused nothing then.
 fn without_code(status: u16) -> UpstreamError {
     match status {
         500..=599 => failure(
-            ErrorKind::Unavailable,
-            "ServiceUnavailable",
+            GatewayCode::ServiceUnavailable,
             &format!("EC2 answered with HTTP status {status} and no error code"),
         ),
         429 => failure(
-            ErrorKind::Throttled,
-            "RequestThrottled",
+            GatewayCode::RequestThrottled,
             "EC2 answered with HTTP status 429 and no error code",
         ),
         400..=499 => failure(
-            ErrorKind::UnknownRefusal,
-            "UnknownError",
+            GatewayCode::UnknownError,
             &format!("EC2 answered with HTTP status {status} and no error code"),
         ),
         _ => failure(
-            ErrorKind::MalformedAnswer,
-            "MalformedAnswer",
+            GatewayCode::MalformedAnswer,
             "EC2's answer cannot be read as XML of DescribeStoreImageTasks",
         ),
     }
@@ -131,36 +135,41 @@ fn without_code(status: u16) -> UpstreamError {
 fn of_dispatch(failed: &Failed) -> UpstreamError {
     match cause::find::<CredentialsError>(failed) {
         Some(CredentialsError::ProviderTimedOut(_)) => failure(
-            ErrorKind::Unavailable,
-            "CredentialsTimedOut",
+            GatewayCode::CredentialsTimedOut,
             "the provider of the gateway's AWS credentials did not answer in time",
         ),
+        Some(CredentialsError::ProviderError(_) | CredentialsError::Unhandled(_)) => failure(
+            GatewayCode::CredentialsFailure,
+            "the provider of the gateway's AWS credentials failed",
+        ),
         Some(_) => failure(
-            ErrorKind::Credentials,
-            "NoCredentials",
+            GatewayCode::NoCredentials,
             "no usable AWS credentials: set up the environment, a profile or a role of the gateway",
         ),
         None if matches!(failed, SdkError::ConstructionFailure(_)) => failure(
-            ErrorKind::UnknownRefusal,
-            "RequestNotSent",
+            GatewayCode::RequestNotSent,
             "the request to EC2 could not be built; check the region and endpoint of the gateway",
         ),
         None => failure(
-            ErrorKind::Unavailable,
-            "ConnectionFailure",
+            GatewayCode::ConnectionFailure,
             "EC2 cannot be reached, or the connection broke off",
         ),
     }
 }
 
 fn timed_out() -> UpstreamError {
-    failure(ErrorKind::Unavailable, "RequestTimeout", "EC2 did not answer in time")
+    failure(GatewayCode::RequestTimeout, "EC2 did not answer in time")
 }
 
-fn failure(kind: ErrorKind, code: &str, message: &str) -> UpstreamError {
+/// A failure that EC2 did not report.
+fn failure(code: GatewayCode, message: &str) -> UpstreamError {
+    error(code.kind(), code.into(), message)
+}
+
+fn error(kind: ErrorKind, code: ErrorCode, message: &str) -> UpstreamError {
     UpstreamError {
         kind,
-        code: code.into(),
+        code,
         message: cause::cut(message).into(),
         cause: None,
         request_id: None,
@@ -185,4 +194,56 @@ fn retry_after(response: &HttpResponse) -> Option<Duration> {
 
 fn header_number(response: &HttpResponse, name: &str) -> Option<u64> {
     response.headers().get(name)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ec2::error::ConnectorError;
+
+    use super::*;
+
+    fn code_of(failed: &Failed) -> ErrorCode {
+        classify(failed, None).expect_err("an error").code
+    }
+
+    fn credentials(error: CredentialsError) -> Failed {
+        SdkError::construction_failure(error)
+    }
+
+    #[test]
+    fn a_call_that_was_not_sent_has_a_code_of_the_gateway() {
+        let timeout = Duration::from_secs(1);
+        for (failed, code) in [
+            (
+                credentials(CredentialsError::provider_timed_out(timeout)),
+                GatewayCode::CredentialsTimedOut,
+            ),
+            (
+                credentials(CredentialsError::provider_error("STS failed")),
+                GatewayCode::CredentialsFailure,
+            ),
+            (credentials(CredentialsError::unhandled("a bug")), GatewayCode::CredentialsFailure),
+            (credentials(CredentialsError::not_loaded("no profile")), GatewayCode::NoCredentials),
+            (
+                credentials(CredentialsError::invalid_configuration("bad profile")),
+                GatewayCode::NoCredentials,
+            ),
+            (SdkError::construction_failure("no endpoint"), GatewayCode::RequestNotSent),
+            (
+                SdkError::dispatch_failure(ConnectorError::io("refused".into())),
+                GatewayCode::ConnectionFailure,
+            ),
+            (SdkError::timeout_error("late"), GatewayCode::RequestTimeout),
+        ] {
+            assert_eq!(code_of(&failed), ErrorCode::Gateway(code));
+        }
+    }
+
+    #[test]
+    fn a_failure_that_may_heal_is_transient_and_missing_credentials_are_not() {
+        assert!(GatewayCode::CredentialsTimedOut.kind().is_transient());
+        assert!(GatewayCode::CredentialsFailure.kind().is_transient());
+        assert!(!GatewayCode::NoCredentials.kind().is_transient());
+        assert!(!GatewayCode::RequestNotSent.kind().is_transient());
+    }
 }

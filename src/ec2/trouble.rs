@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use crate::domain::{
-    DescribeRequest, DescribeResponse, DescribeTarget, ErrorKind, Scope, UpstreamError,
+    DescribeRequest, DescribeResponse, DescribeTarget, ErrorCode, ErrorKind, Scope, UpstreamError,
 };
 
 /// The layer of one scope. All services that it makes share one record of trouble.
@@ -49,7 +49,7 @@ struct Record {
 #[derive(Debug)]
 struct Trouble {
     since: Instant,
-    code: Arc<str>,
+    code: ErrorCode,
 }
 
 /// The meaning of a call's result for its scope.

@@ -48,10 +48,12 @@ async fn status_of_fault(fault: Fault) -> (Rig, Status) {
     (rig, status)
 }
 
-/// Asserts that a status has every detail that the contract promises for an error of EC2.
-fn assert_ec2_error(status: &Status, code: Code, ec2: &str, request_id: Option<&str>) {
+/// Asserts that a status has every detail that the contract promises for a failed call to EC2.
+/// `request_id` is EC2's, if EC2 reported the error.
+fn assert_call_error(status: &Status, code: Code, ec2: &str, request_id: Option<&str>) {
     assert_eq!(status.code(), code, "{ec2}: {status:?}");
-    assert_eq!(reason(status), ("ec2.amazonaws.com".to_owned(), ec2.to_owned()));
+    let domain = if request_id.is_some() { "ec2.amazonaws.com" } else { "amistore" };
+    assert_eq!(reason(status), (domain.to_owned(), ec2.to_owned()));
     let info = status.get_details_error_info().expect("an ErrorInfo");
     assert_eq!(info.metadata.get("request_id").map(String::as_str), request_id, "{ec2}");
     assert_eq!(info.metadata.get("account").map(String::as_str), Some("default"));
@@ -80,7 +82,7 @@ async fn every_listed_code_reaches_the_client_with_its_cause() {
         let (rig, status) = status_of_fault(Fault::error(400, ec2)).await;
         let journal = rig.simulator.journal();
         let entry = journal.entries().last().expect("a call");
-        assert_ec2_error(&status, grpc_code(kind), ec2, Some(&entry.request_id));
+        assert_call_error(&status, grpc_code(kind), ec2, Some(&entry.request_id));
         assert_eq!(rig.calls(), 1, "{ec2}");
     }
 }
@@ -89,10 +91,18 @@ async fn every_listed_code_reaches_the_client_with_its_cause() {
 async fn an_unknown_code_is_classed_by_the_http_status() {
     let (rig, status) = status_of_fault(Fault::error(400, "InvalidFuture.Invention")).await;
     let id = rig.simulator.journal().entries().last().map(|entry| entry.request_id.clone());
-    assert_ec2_error(&status, Code::FailedPrecondition, "InvalidFuture.Invention", id.as_deref());
+    assert_call_error(&status, Code::FailedPrecondition, "InvalidFuture.Invention", id.as_deref());
     let (rig, status) = status_of_fault(Fault::error(500, "FutureTrouble")).await;
     let id = rig.simulator.journal().entries().last().map(|entry| entry.request_id.clone());
-    assert_ec2_error(&status, Code::Unavailable, "FutureTrouble", id.as_deref());
+    assert_call_error(&status, Code::Unavailable, "FutureTrouble", id.as_deref());
+    let (rig, status) = status_of_fault(Fault::error(408, "FutureSlowness")).await;
+    let id = rig.simulator.journal().entries().last().map(|entry| entry.request_id.clone());
+    assert_call_error(&status, Code::Unavailable, "FutureSlowness", id.as_deref());
+    for code in ["InternalFailure", "NotImplemented"] {
+        let (rig, status) = status_of_fault(Fault::error(501, code)).await;
+        let id = rig.simulator.journal().entries().last().map(|entry| entry.request_id.clone());
+        assert_call_error(&status, Code::Unimplemented, code, id.as_deref());
+    }
 }
 
 #[tokio::test]
@@ -103,11 +113,12 @@ async fn a_response_without_ec2s_form_is_classed_by_how_it_fails() {
         (Wire::Truncated, Code::Unavailable, "ConnectionFailure"),
         (Wire::Stall(hour), Code::Unavailable, "RequestTimeout"),
         (Wire::Html(502), Code::Unavailable, "ServiceUnavailable"),
-        (Wire::Html(404), Code::FailedPrecondition, "UnknownError"),
+        (Wire::Html(404), Code::Unavailable, "UnknownError"),
+        (Wire::Html(429), Code::ResourceExhausted, "RequestThrottled"),
         (Wire::MalformedXml, Code::Internal, "MalformedAnswer"),
     ] {
         let (_rig, status) = status_of_fault(Fault::Wire(wire)).await;
-        assert_ec2_error(&status, code, ec2, None);
+        assert_call_error(&status, code, ec2, None);
     }
 }
 
