@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{GatewayReason, StatusCode, Violation, remembered_refusal};
+use super::{GatewayReason, StatusCode, Violations, remembered_refusal};
 use crate::{
     cache::CacheError,
     domain::{ErrorCode, ErrorKind, Scope, UpstreamError},
@@ -29,7 +29,7 @@ pub struct ApiError {
     /// `ErrorInfo.metadata`: account, region and EC2's request ID.
     pub metadata: Vec<(&'static str, String)>,
     /// `BadRequest.field_violations`: the invalid fields.
-    pub violations: Vec<Violation>,
+    pub violations: Violations,
     /// Delay before a retry. None if the caller must not retry the unchanged call.
     pub retry_after: Option<Duration>,
     /// The value of `cache-status` if EC2's refusal came from the cache.
@@ -47,7 +47,7 @@ impl ApiError {
             domain: GATEWAY_DOMAIN,
             reason: reason.name().to_owned(),
             metadata: Vec::new(),
-            violations: Vec::new(),
+            violations: Violations::default(),
             retry_after: spec.retry_after,
             cache_status: None,
         }
@@ -67,17 +67,17 @@ impl ApiError {
 
     /// A request with invalid fields.
     #[must_use]
-    pub fn invalid(violations: Vec<Violation>) -> Self {
-        let mut message = String::new();
-        for violation in &violations {
-            if !message.is_empty() {
-                message.push_str("; ");
-            }
-            message.push_str(&violation.field);
-            message.push_str(": ");
-            message.push_str(&violation.description);
-        }
+    pub fn invalid(violations: Violations) -> Self {
+        let message = violations.to_string();
         Self { violations, ..Self::gateway(GatewayReason::InvalidArgument, message) }
+    }
+
+    /// The same error with at most `count` violations in full. The message says how many more there
+    /// are.
+    #[must_use]
+    pub fn keep_violations(&self, count: usize) -> Self {
+        let violations = self.violations.keep(count);
+        Self { message: violations.to_string(), violations, ..self.clone() }
     }
 
     /// A failed call to EC2.
@@ -95,7 +95,7 @@ impl ApiError {
             domain: domain(&error.code),
             reason: error.code.to_string(),
             metadata,
-            violations: Vec::new(),
+            violations: Violations::default(),
             retry_after: default_delay.map(|delay| error.retry_after.unwrap_or(delay)),
             cache_status: None,
         }

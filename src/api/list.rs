@@ -55,7 +55,7 @@ impl ListQuery {
             }
             None => None,
         };
-        let Some(scope) = scope else { return Err(ApiError::invalid(violations.into_vec())) };
+        let Some(scope) = scope else { return Err(ApiError::invalid(violations)) };
         let mut after = None;
         // The token's fingerprint covers the other arguments, so it is checked only if they are
         // valid.
@@ -66,7 +66,7 @@ impl ListQuery {
             }
         }
         if !violations.is_empty() {
-            return Err(ApiError::invalid(violations.into_vec()));
+            return Err(ApiError::invalid(violations));
         }
         let dry_run = request.dry_run;
         Ok(Self { scope, max_staleness, dry_run, filter, page_size, after })

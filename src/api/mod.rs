@@ -26,5 +26,5 @@ pub use list::ListQuery;
 pub use reason::GatewayReason;
 pub use scope_policy::ScopePolicy;
 pub use status_code::StatusCode;
-pub use violations::Violation;
+pub use violations::{Violation, Violations};
 pub use watch::WatchCall;

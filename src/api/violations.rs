@@ -11,26 +11,59 @@ pub struct Violation {
     pub description: String,
 }
 
-/// All violations of one request.
-#[derive(Debug, Default)]
-pub(super) struct Violations(Vec<Violation>);
+/// All violations of one request: the first in full, the others as a number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Violations {
+    first: Vec<Violation>,
+    more: usize,
+}
 
 impl Violations {
-    /// Maximum number of violations that are reported. Further ones mostly repeat the same mistake.
-    const MOST: usize = 20;
+    /// Maximum number of violations that are kept in full. Further ones mostly repeat the same
+    /// mistake.
+    const MAX_KEPT: usize = 20;
 
-    pub(super) fn add(&mut self, field: impl Into<String>, description: impl fmt::Display) {
-        if self.0.len() < Self::MOST {
-            let description = description.to_string();
-            self.0.push(Violation { field: field.into(), description });
+    /// Adds an invalid field.
+    pub fn add(&mut self, field: impl Into<String>, description: impl fmt::Display) {
+        if self.first.len() == Self::MAX_KEPT {
+            self.more += 1;
+            return;
         }
+        let description = description.to_string();
+        self.first.push(Violation { field: field.into(), description });
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Whether no field is invalid.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.first.is_empty()
     }
 
-    pub(super) fn into_vec(self) -> Vec<Violation> {
-        self.0
+    /// The violations that are kept in full.
+    #[must_use]
+    pub fn first(&self) -> &[Violation] {
+        &self.first
+    }
+
+    /// The same violations, of which at most `count` are kept in full.
+    #[must_use]
+    pub fn keep(&self, count: usize) -> Self {
+        let count = count.min(self.first.len());
+        let more = self.more + self.first.len() - count;
+        Self { first: self.first[..count].to_vec(), more }
+    }
+}
+
+/// For example `region: ...; page_size: ...; and 17 more`.
+impl fmt::Display for Violations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, violation) in self.first.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{}: {}", violation.field, violation.description)?;
+        }
+        if self.more > 0 {
+            write!(f, "; and {} more", self.more)?;
+        }
+        Ok(())
     }
 }

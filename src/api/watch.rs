@@ -53,7 +53,7 @@ impl WatchCall {
                 let query = WatchQuery { scope, image, bucket, wait_for_task };
                 Ok(Self { query, heartbeat })
             }
-            _ => Err(ApiError::invalid(violations.into_vec())),
+            _ => Err(ApiError::invalid(violations)),
         }
     }
 }
