@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{GatewayReason, StatusCode, Violations, remembered_refusal};
+use super::{GatewayReason, StatusCode, Violations, remembered_refusal, retry_delay};
 use crate::{
     cache::CacheError,
     domain::{ErrorCode, ErrorKind, Scope, UpstreamError},
@@ -26,12 +26,13 @@ pub struct ApiError {
     pub domain: &'static str,
     /// `ErrorInfo.reason`: EC2's error code or a [`GatewayReason`].
     pub reason: String,
-    /// `ErrorInfo.metadata`: account, region and EC2's request ID.
+    /// `ErrorInfo.metadata`: account, region and EC2's request ID, under keys in lowerCamelCase.
     pub metadata: Vec<(&'static str, String)>,
     /// `BadRequest.field_violations`: the invalid fields.
     pub violations: Violations,
-    /// Delay before a retry. None if the caller must not retry the unchanged call.
-    pub retry_after: Option<Duration>,
+    /// Delay before a retry, drawn for this answer. None if the caller must not retry the unchanged
+    /// call.
+    pub retry_delay: Option<Duration>,
     /// The value of `cache-status` if EC2's refusal came from the cache.
     pub cache_status: Option<String>,
 }
@@ -48,21 +49,15 @@ impl ApiError {
             reason: reason.name().to_owned(),
             metadata: Vec::new(),
             violations: Violations::default(),
-            retry_after: spec.retry_after,
+            retry_delay: spec.retry_delay.map(retry_delay::draw),
             cache_status: None,
         }
     }
 
-    /// The error that ends a watch when the gateway drains. Its delay is random, 0.5 to 2.5 times
-    /// the delay in the table, since thousands of watches end together.
+    /// The error that ends a watch when the gateway drains.
     #[must_use]
     pub fn shutting_down() -> Self {
-        let mut error =
-            Self::gateway(GatewayReason::ShuttingDown, "the gateway shuts down; call again");
-        if let Some(delay) = error.retry_after {
-            error.retry_after = Some(delay.mul_f64(0.5 + 2.0 * fastrand::f64()));
-        }
-        error
+        Self::gateway(GatewayReason::ShuttingDown, "the gateway shuts down; call again")
     }
 
     /// A request with invalid fields.
@@ -86,17 +81,21 @@ impl ApiError {
         let mut metadata =
             vec![("account", scope.account.to_string()), ("region", scope.region.to_string())];
         if let Some(request_id) = &error.request_id {
-            metadata.push(("request_id", request_id.to_string()));
+            metadata.push(("requestId", request_id.to_string()));
         }
-        let default_delay = retry_delay(error.kind);
+        let mut message = format!("{}: {}", error.code, error.message);
+        if let Some(cause) = &error.cause {
+            message.push_str(": ");
+            message.push_str(cause);
+        }
         Self {
             code: status_code(error.kind),
-            message: format!("{}: {}", error.code, error.message),
+            message,
             domain: domain(&error.code),
             reason: error.code.to_string(),
             metadata,
             violations: Violations::default(),
-            retry_after: default_delay.map(|delay| error.retry_after.unwrap_or(delay)),
+            retry_delay: delay_after(error).map(retry_delay::draw),
             cache_status: None,
         }
     }
@@ -148,6 +147,12 @@ fn domain(code: &ErrorCode) -> &'static str {
     }
 }
 
+/// EC2's own delay, if it names one.
+fn delay_after(error: &UpstreamError) -> Option<Duration> {
+    let delay = table_delay(error.kind)?;
+    Some(error.retry_after.unwrap_or(delay))
+}
+
 /// The status code of a kind of EC2 failure.
 pub(super) fn status_code(kind: ErrorKind) -> StatusCode {
     match kind {
@@ -158,13 +163,12 @@ pub(super) fn status_code(kind: ErrorKind) -> StatusCode {
         ErrorKind::AccountState | ErrorKind::UnknownRefusal => StatusCode::FailedPrecondition,
         ErrorKind::Throttled => StatusCode::ResourceExhausted,
         ErrorKind::Unsupported => StatusCode::Unimplemented,
-        ErrorKind::Unavailable => StatusCode::Unavailable,
-        ErrorKind::MalformedAnswer => StatusCode::Internal,
+        ErrorKind::Unavailable | ErrorKind::MalformedAnswer => StatusCode::Unavailable,
     }
 }
 
-/// Delay before a retry if EC2 named none. None if the caller must not retry the unchanged call.
-pub(super) fn retry_delay(kind: ErrorKind) -> Option<Duration> {
+/// Delay before a retry if EC2 names none. None if the caller must not retry the unchanged call.
+pub(super) fn table_delay(kind: ErrorKind) -> Option<Duration> {
     match kind {
         ErrorKind::Throttled => Some(Duration::from_secs(5)),
         ErrorKind::Unavailable | ErrorKind::MalformedAnswer => Some(Duration::from_secs(2)),

@@ -13,6 +13,7 @@ mod fields;
 mod list;
 mod page_token;
 mod reason;
+mod retry_delay;
 mod scope_policy;
 mod status_code;
 mod violations;

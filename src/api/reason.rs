@@ -16,10 +16,10 @@ pub enum GatewayReason {
     NoTask,
     /// EC2 no longer lists the watched task.
     TaskGone,
-    /// Too many requests or distinct queries of the scope wait for EC2.
-    TooManyWaiting,
     /// The request needs tasks that are older than those that the gateway keeps.
     TooManyTasks,
+    /// Too many requests or distinct queries of the scope wait for EC2.
+    TooManyWaiting,
     /// The maximum number of scopes is in use.
     TooManyScopes,
     /// The maximum number of watches is open.
@@ -37,18 +37,20 @@ pub enum GatewayReason {
 pub(super) struct ReasonSpec {
     pub(super) code: StatusCode,
     /// Delay before a retry. None if the caller must not retry the unchanged call.
-    pub(super) retry_after: Option<Duration>,
+    pub(super) retry_delay: Option<Duration>,
     /// The meaning, as docs/errors.md prints it.
     pub(super) meaning: &'static str,
 }
 
 impl ReasonSpec {
     const fn last(code: StatusCode, meaning: &'static str) -> Self {
-        Self { code, retry_after: None, meaning }
+        Self { code, retry_delay: None, meaning }
     }
 
-    const fn retry(code: StatusCode, seconds: u64, meaning: &'static str) -> Self {
-        Self { code, retry_after: Some(Duration::from_secs(seconds)), meaning }
+    /// `UNAVAILABLE`, since a failure of the gateway's own that may heal has no other code.
+    const fn retry(seconds: u64, meaning: &'static str) -> Self {
+        let retry_delay = Some(Duration::from_secs(seconds));
+        Self { code: StatusCode::Unavailable, retry_delay, meaning }
     }
 }
 
@@ -74,31 +76,21 @@ impl GatewayReason {
                 Code::NotFound,
                 "Watch: EC2 has not listed the unfinished task for five minutes, or the task is older than 31 days",
             ),
-            Self::TooManyWaiting => ReasonSpec::retry(
-                Code::ResourceExhausted,
-                1,
-                "too many requests of the account and region wait for EC2",
-            ),
-            Self::TooManyTasks => ReasonSpec::retry(
-                Code::ResourceExhausted,
-                60,
+            Self::TooManyTasks => ReasonSpec::last(
+                Code::FailedPrecondition,
                 "the account and region has more tasks than the gateway keeps, and the request needs older ones",
             ),
-            Self::TooManyScopes => ReasonSpec::retry(
-                Code::ResourceExhausted,
-                60,
-                "too many accounts and regions are in use",
-            ),
-            Self::TooManyWatches => {
-                ReasonSpec::retry(Code::ResourceExhausted, 10, "too many watches are open")
+            Self::TooManyWaiting => {
+                ReasonSpec::retry(1, "too many requests of the account and region wait for EC2")
             }
-            Self::RequestLost => ReasonSpec::retry(
-                Code::Unavailable,
-                1,
-                "the gateway lost the request by a fault of its own",
-            ),
+            Self::TooManyScopes => {
+                ReasonSpec::retry(30, "too many accounts and regions are in use")
+            }
+            Self::TooManyWatches => ReasonSpec::retry(10, "too many watches are open"),
+            Self::RequestLost => {
+                ReasonSpec::retry(1, "the gateway lost the request by a fault of its own")
+            }
             Self::ShuttingDown => ReasonSpec::retry(
-                Code::Unavailable,
                 1,
                 "Watch: the gateway shuts down; another replica, or the next process, goes on",
             ),
@@ -106,6 +98,21 @@ impl GatewayReason {
                 Code::DeadlineExceeded,
                 "the client's deadline or the gateway's own request timeout passed",
             ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_unavailable_has_a_delay() {
+        for reason in GatewayReason::VARIANTS {
+            let spec = reason.spec();
+            let retryable = spec.code == StatusCode::Unavailable;
+            assert_eq!(spec.retry_delay.is_some(), retryable, "{reason:?}");
+            assert_ne!(spec.code, StatusCode::ResourceExhausted, "{reason:?}: EC2's throttling");
         }
     }
 }

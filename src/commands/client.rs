@@ -73,7 +73,7 @@ impl ServerArgs {
 pub(super) fn rpc_error(status: &Status) -> String {
     let text = format!("{:?}: {}", status.code(), status.message());
     let Some(info) = status.get_details_error_info() else { return text };
-    match info.metadata.get("request_id") {
+    match info.metadata.get("requestId") {
         Some(id) => format!("{text} (EC2 request ID {id})"),
         None => text,
     }

@@ -87,7 +87,7 @@ fn excess(status: &Status) -> usize {
 
 fn render(error: &ApiError) -> Status {
     let mut metadata = MetadataMap::new();
-    if let Some(delay) = error.retry_after {
+    if let Some(delay) = error.retry_delay {
         metadata.insert(PUSHBACK, millis(delay).into());
     }
     if let Some(text) = &error.cache_status
@@ -109,7 +109,7 @@ fn details(error: &ApiError) -> ErrorDetails {
     if !error.violations.is_empty() {
         details.set_bad_request(field_violations(&error.violations));
     }
-    if let Some(delay) = error.retry_after {
+    if let Some(delay) = error.retry_delay {
         details.set_retry_info(Some(delay));
     }
     details

@@ -55,11 +55,11 @@ fn assert_call_error(status: &Status, code: Code, ec2: &str, request_id: Option<
     let domain = if request_id.is_some() { "ec2.amazonaws.com" } else { "amistore" };
     assert_eq!(reason(status), (domain.to_owned(), ec2.to_owned()));
     let info = status.get_details_error_info().expect("an ErrorInfo");
-    assert_eq!(info.metadata.get("request_id").map(String::as_str), request_id, "{ec2}");
+    assert_eq!(info.metadata.get("requestId").map(String::as_str), request_id, "{ec2}");
     assert_eq!(info.metadata.get("account").map(String::as_str), Some("default"));
     assert_eq!(info.metadata.get("region").map(String::as_str), Some("us-east-1"));
     let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
-    let retryable = matches!(code, Code::ResourceExhausted | Code::Unavailable | Code::Internal);
+    let retryable = matches!(code, Code::ResourceExhausted | Code::Unavailable);
     assert_eq!(retry.is_some(), retryable, "{ec2}");
     assert_eq!(
         retry.map(|delay| u64::try_from(delay.as_millis()).expect("small")),
@@ -115,7 +115,7 @@ async fn a_response_without_ec2s_form_is_classed_by_how_it_fails() {
         (Wire::Html(502), Code::Unavailable, "ServiceUnavailable"),
         (Wire::Html(404), Code::Unavailable, "UnknownError"),
         (Wire::Html(429), Code::ResourceExhausted, "RequestThrottled"),
-        (Wire::MalformedXml, Code::Internal, "MalformedAnswer"),
+        (Wire::MalformedXml, Code::Unavailable, "MalformedAnswer"),
     ] {
         let (_rig, status) = status_of_fault(Fault::Wire(wire)).await;
         assert_call_error(&status, code, ec2, None);

@@ -82,7 +82,7 @@ async fn the_bound_of_watches_logs_when_it_begins_to_refuse_and_when_it_admits_a
     assert!(log.lines("WARN").is_empty(), "{:?}", log.lines("WARN"));
     let refused = rig.until(join_all((0..20).map(|_| client.watch(watch_of(&image(1)))))).await;
     for watch in refused {
-        assert_eq!(watch.expect_err("no room").code(), Code::ResourceExhausted);
+        assert_eq!(watch.expect_err("no room").code(), Code::Unavailable);
     }
     let reached = "a bound is reached; requests are refused";
     assert_eq!(log.lines("WARN"), [json!({ "message": reached, "bound": "watches", "limit": 3 })]);

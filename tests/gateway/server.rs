@@ -127,7 +127,7 @@ async fn a_drain_loses_no_accepted_request() {
     });
     let ended = ended.await;
     assert_eq!((ended.code(), reason(&ended).1.as_str()), (Code::Unavailable, "SHUTTING_DOWN"));
-    assert!((500..=2500).contains(&pushback(&ended).expect("a pushback")));
+    assert!((1_000..=2_000).contains(&pushback(&ended).expect("a pushback")));
     let answer = rig.until(unary).await.expect("not cancelled").expect("finished");
     assert_eq!(answer.into_inner().tasks.len(), 4);
     let served = rig.served.take().expect("not yet taken");

@@ -75,4 +75,4 @@ def test_error_details_of_an_ec2_error(client, messages):
     assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
     info = details_of(raised.value)["ErrorInfo"]
     assert (info.domain, info.reason) == ("ec2.amazonaws.com", "AuthFailure")
-    assert info.metadata["region"] == "ap-south-1" and info.metadata["request_id"]
+    assert info.metadata["region"] == "ap-south-1" and info.metadata["requestId"]
