@@ -15,7 +15,8 @@ const INTRODUCTION: &str = "# Errors
 
 Generated from the tables in `src/api/error.rs`, `src/api/reason.rs`, `src/api/status_code.rs`, \
 `src/domain/error_code.rs` and `src/ec2/codes.rs`. The test `errors::the_document_is_the_table` compares them; \
-`AMISTORE_BLESS=1 cargo test the_document_is_the_table` writes the document again.
+`AMISTORE_BLESS=1 cargo test the_document_is_the_table` writes the document again. The test \
+`statuses::every_status_of_the_gateway_is_as_documented` provokes each row.
 
 Every status that the gateway sends carries exactly one `google.rpc.ErrorInfo`, and a bad argument also a \
 `google.rpc.BadRequest`. `ErrorInfo.domain` is `ec2.amazonaws.com` if EC2 reported the error, else `amistore`. \

@@ -12,6 +12,22 @@ use super::StatusCode;
 pub enum GatewayReason {
     /// A field of the request is out of bounds.
     InvalidArgument,
+    /// The message of the request is larger than the gateway reads.
+    RequestTooLarge,
+    /// The message of the request cannot be read.
+    RequestUnreadable,
+    /// The headers of the request are larger than the gateway takes.
+    HeadersTooLarge,
+    /// The `grpc-timeout` of the request cannot be read.
+    InvalidTimeout,
+    /// The request is not one of gRPC.
+    UnsupportedContentType,
+    /// The request is compressed.
+    UnsupportedEncoding,
+    /// The service or the method does not exist.
+    UnknownMethod,
+    /// Health or reflection does not know the name that it was asked for.
+    UnknownName,
     /// The image has no task to watch.
     NoTask,
     /// EC2 no longer lists the watched task.
@@ -26,10 +42,14 @@ pub enum GatewayReason {
     TooManyWatches,
     /// The refresher of the scope panicked.
     RequestLost,
+    /// The gateway's own request timeout passed.
+    RequestTimedOut,
     /// The gateway drains.
     ShuttingDown,
-    /// A deadline passed.
+    /// The caller's deadline passed.
     DeadlineExceeded,
+    /// The gateway has a bug.
+    Internal,
 }
 
 /// A row of the table.
@@ -68,6 +88,35 @@ impl GatewayReason {
                 Code::InvalidArgument,
                 "a field is out of bounds; `BadRequest` names it, and EC2 was not asked",
             ),
+            Self::RequestTooLarge => {
+                ReasonSpec::last(Code::InvalidArgument, "the message of the request has over 1 MiB")
+            }
+            Self::RequestUnreadable => ReasonSpec::last(
+                Code::InvalidArgument,
+                "the message of the request is missing, truncated or not in protobuf's encoding",
+            ),
+            Self::HeadersTooLarge => ReasonSpec::last(
+                Code::InvalidArgument,
+                "the headers of the request have over 16 KiB; over 64 KiB, HTTP/2 answers with status 431 or ends the connection",
+            ),
+            Self::InvalidTimeout => ReasonSpec::last(
+                Code::InvalidArgument,
+                "`grpc-timeout` is not 1 to 8 digits and a unit (`H`, `M`, `S`, `m`, `u` or `n`)",
+            ),
+            Self::UnsupportedContentType => ReasonSpec::last(
+                Code::InvalidArgument,
+                "`content-type` is not `application/grpc`; the HTTP status is 415",
+            ),
+            Self::UnsupportedEncoding => {
+                ReasonSpec::last(Code::Unimplemented, "`grpc-encoding` is not `identity`")
+            }
+            Self::UnknownMethod => {
+                ReasonSpec::last(Code::Unimplemented, "the gateway has no such service or method")
+            }
+            Self::UnknownName => ReasonSpec::last(
+                Code::NotFound,
+                "health or reflection: the gateway has no such service or symbol",
+            ),
             Self::NoTask => ReasonSpec::last(
                 Code::NotFound,
                 "Watch: the image has no such task, and `wait_for_task` is false",
@@ -90,14 +139,20 @@ impl GatewayReason {
             Self::RequestLost => {
                 ReasonSpec::retry(1, "the gateway lost the request by a fault of its own")
             }
+            Self::RequestTimedOut => ReasonSpec::retry(
+                2,
+                "the gateway's own request timeout passed; the call to EC2 goes on and fills the cache",
+            ),
             Self::ShuttingDown => ReasonSpec::retry(
                 1,
                 "Watch: the gateway shuts down; another replica, or the next process, goes on",
             ),
-            Self::DeadlineExceeded => ReasonSpec::last(
-                Code::DeadlineExceeded,
-                "the client's deadline or the gateway's own request timeout passed",
-            ),
+            Self::DeadlineExceeded => {
+                ReasonSpec::last(Code::DeadlineExceeded, "the caller's own deadline passed")
+            }
+            Self::Internal => {
+                ReasonSpec::last(Code::Internal, "a bug of the gateway, which logs it at `error`")
+            }
         }
     }
 }

@@ -1,55 +1,76 @@
-//! Deadlines. An expired deadline ends a call with `DEADLINE_EXCEEDED`; tonic by itself answers
-//! `CANCELLED`.
+//! Two limits of a call's time: the caller's deadline, and the gateway's own request timeout.
+//!
+//! The edge reads the deadline from `grpc-timeout` and ends a call with `DEADLINE_EXCEEDED`; tonic by
+//! itself answers `CANCELLED`. A handler finds the deadline among the request's extensions.
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
-use tonic::{Status, metadata::MetadataMap};
+use http::{HeaderMap, HeaderValue};
+use tokio::time::{Instant, timeout};
+use tonic::Status;
 
 use super::status::status;
 use crate::api::{ApiError, GatewayReason};
 
-/// Time by which the service's deadline precedes tonic's. tonic would end an expired call with
-/// `CANCELLED`.
-const AHEAD_OF_TONIC: Duration = Duration::from_millis(2);
+/// 2 ms: the time by which the gateway's deadline precedes the caller's. A status that is sent at the
+/// deadline itself comes too late to be read.
+const AHEAD_OF_CALLER: Duration = Duration::from_millis(2);
 
-/// Maximum number of digits of a `grpc-timeout` (gRPC over HTTP2, "Timeout").
-const MOST_DIGITS: usize = 8;
+/// 8: the most digits of a `grpc-timeout` (gRPC over HTTP2, "Timeout").
+const MAX_DIGITS: usize = 8;
 
-/// The client's deadline. None if the request has no valid `grpc-timeout`.
-pub(super) fn client_deadline(metadata: &MetadataMap) -> Option<Instant> {
-    let timeout = parse(metadata.get("grpc-timeout")?.to_str().ok()?)?;
-    Instant::now().checked_add(timeout.saturating_sub(AHEAD_OF_TONIC))
+/// The time at which the caller stops waiting.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline(pub(super) Instant);
+
+/// The caller's deadline, if the request has one.
+///
+/// # Errors
+/// `INVALID_TIMEOUT` if it cannot be read. To take it as none would make a call last that its caller
+/// has given up.
+pub(super) fn deadline(headers: &HeaderMap) -> Result<Option<Deadline>, ApiError> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let Some(timeout) = parse(value) else { return Err(invalid_timeout(value)) };
+    let end = Instant::now().checked_add(timeout.saturating_sub(AHEAD_OF_CALLER));
+    Ok(end.map(Deadline))
 }
 
-/// Runs `work` until the client's deadline, or until `limit` has passed.
+/// The status of a call whose deadline has passed.
+pub(super) fn exceeded() -> Status {
+    status(ApiError::gateway(GatewayReason::DeadlineExceeded, "the caller's deadline passed"))
+}
+
+/// Runs `work` until the gateway's own request timeout has passed.
 pub(super) async fn within<T>(
-    deadline: Option<Instant>,
     limit: Duration,
     work: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
-    let limit = Instant::now() + limit;
-    let end = match deadline {
-        Some(deadline) => deadline.min(limit),
-        None => limit,
-    };
-    match timeout_at(end, work).await {
+    match timeout(limit, work).await {
         Ok(result) => result,
-        Err(_) => Err(exceeded()),
+        Err(_) => Err(timed_out(limit)),
     }
 }
 
-pub(super) fn exceeded() -> Status {
+fn timed_out(limit: Duration) -> Status {
     status(ApiError::gateway(
-        GatewayReason::DeadlineExceeded,
-        "the deadline passed before EC2 had answered; the call to EC2 goes on, so try again",
+        GatewayReason::RequestTimedOut,
+        format!("no answer of EC2 within the gateway's request timeout of {limit:?}; call again"),
     ))
 }
 
+fn invalid_timeout(value: &HeaderValue) -> ApiError {
+    ApiError::gateway(
+        GatewayReason::InvalidTimeout,
+        format!("grpc-timeout must be 1 to 8 digits and one of H, M, S, m, u and n, got {value:?}"),
+    )
+}
+
 /// Parses a `grpc-timeout`: digits and a unit.
-fn parse(text: &str) -> Option<Duration> {
+fn parse(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > MOST_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+    let only_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
+    if digits.is_empty() || digits.len() > MAX_DIGITS || !only_digits {
         return None;
     }
     let number: u64 = digits.parse().ok()?;
@@ -68,12 +89,17 @@ fn parse(text: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Option<Duration> {
+        super::parse(&text.parse().expect("a header"))
+    }
+
     #[test]
     fn a_grpc_timeout_is_digits_and_a_unit() {
         assert_eq!(parse("1H"), Some(Duration::from_secs(3600)));
         assert_eq!(parse("250m"), Some(Duration::from_millis(250)));
         assert_eq!(parse("99999999S"), Some(Duration::from_secs(99_999_999)));
-        for bad in ["", "S", "1", "1x", "-1S", "123456789S", "1é"] {
+        assert_eq!(parse("0n"), Some(Duration::ZERO));
+        for bad in ["", "S", "1", "1x", "-1S", "+1S", "123456789S", "1é", " 1S", "1 S"] {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

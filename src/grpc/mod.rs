@@ -2,6 +2,8 @@
 //! or the watches, and renders responses and errors. It does not use AWS's crates.
 
 mod deadline;
+mod edge;
+mod foreign_status;
 mod list;
 mod metadata;
 mod response_cache;
@@ -10,5 +12,6 @@ mod settings;
 mod status;
 mod watch;
 
+pub use edge::{Edge, EdgeFuture, EdgeLayer};
 pub use service::Service;
 pub use settings::Settings;

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
-    deadline,
+    deadline::{self, Deadline},
     list::ListHandler,
     settings::Settings,
     watch::{WatchHandler, WatchStream},
@@ -68,10 +68,9 @@ impl StoreImageTaskService for Service {
         if let Some(hit) = self.list.hit(request.get_ref()) {
             return Ok(hit);
         }
-        let deadline = deadline::client_deadline(request.metadata());
         // Boxed, so that a hit does not reserve the memory that waiting for EC2 takes.
         let list = Box::pin(self.list.list(request.into_inner()));
-        deadline::within(deadline, self.settings.request_timeout, list).await
+        deadline::within(self.settings.request_timeout, list).await
     }
 
     type WatchStoreImageTaskStream = WatchStream;
@@ -80,9 +79,9 @@ impl StoreImageTaskService for Service {
         &self,
         request: Request<WatchStoreImageTaskRequest>,
     ) -> Result<Response<WatchStream>, Status> {
-        let deadline = deadline::client_deadline(request.metadata());
+        let deadline = request.extensions().get::<Deadline>().copied();
         let begin = self.watch.begin(request.into_inner(), deadline);
-        let stream = deadline::within(deadline, self.settings.request_timeout, begin).await?;
+        let stream = deadline::within(self.settings.request_timeout, begin).await?;
         Ok(Response::new(stream))
     }
 }

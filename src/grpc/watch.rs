@@ -7,7 +7,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{deadline, status::status};
+use super::{
+    deadline::{self, Deadline},
+    status::status,
+};
 use crate::{
     api::{ApiError, ScopePolicy, WatchCall, watch_message},
     domain::Scope,
@@ -43,7 +46,7 @@ impl WatchHandler {
     pub(super) async fn begin(
         &self,
         request: WatchStoreImageTaskRequest,
-        deadline: Option<Instant>,
+        deadline: Option<Deadline>,
     ) -> Result<WatchStream, Status> {
         let WatchCall { query, heartbeat } =
             WatchCall::parse(&request, &self.policy).map_err(status)?;
@@ -73,7 +76,7 @@ struct Messages {
     heartbeat: Duration,
     /// Time at which the last message was sent.
     last_sent: Instant,
-    deadline: Option<Instant>,
+    deadline: Option<Deadline>,
     draining: CancellationToken,
     /// Set once a status was sent. No message may follow it.
     ended: bool,
@@ -124,7 +127,7 @@ impl Messages {
 
     async fn next_event(&mut self) -> Event {
         let heartbeat_due = self.last_sent + self.heartbeat;
-        let deadline = self.deadline.unwrap_or(heartbeat_due);
+        let Deadline(deadline) = self.deadline.unwrap_or(Deadline(heartbeat_due));
         tokio::select! {
             // States come first, so that a terminal state is sent even if the stream ends at that
             // moment.

@@ -5,10 +5,16 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Router, Server};
 use tonic_health::pb::health_server::{Health, HealthServer};
+use tower::layer::util::{Identity, Stack};
 
 use super::settings::Settings;
 use crate::{
-    api::ScopePolicy, cache::Cache, domain::MakeUpstream, grpc::Service, proto, watch::Watches,
+    api::ScopePolicy,
+    cache::Cache,
+    domain::MakeUpstream,
+    grpc::{EdgeLayer, Service},
+    proto,
+    watch::Watches,
 };
 
 /// Maximum number of streams that one connection may have open at once. A client library that keeps
@@ -21,6 +27,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(1);
 /// Time after which a connection without an answer to a PING is closed.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// 64 KiB: the size of headers from which on HTTP/2 itself refuses a request, without a gRPC status.
+/// The edge refuses smaller ones with one.
+const HTTP2_HEADER_BYTES: u32 = 64 << 10;
+
 /// A router of the gateway's services: the contract, health and reflection.
 ///
 /// # Errors
@@ -30,11 +40,13 @@ pub(super) fn router(
     make_upstream: MakeUpstream,
     draining: CancellationToken,
     health: HealthServer<impl Health>,
-) -> Result<Router, tonic_reflection::server::Error> {
+) -> Result<Router<Stack<EdgeLayer, Identity>>, tonic_reflection::server::Error> {
     let router = Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_header_list_size(HTTP2_HEADER_BYTES)
+        .layer(EdgeLayer)
         .add_service(service(settings, make_upstream, draining).into_server())
         .add_service(health)
         .add_service(reflection().build_v1()?)

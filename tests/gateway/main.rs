@@ -7,6 +7,8 @@ mod list;
 mod logs;
 mod server;
 mod simulator;
+mod statuses;
 mod support;
 mod validation;
 mod watch;
+mod wire;

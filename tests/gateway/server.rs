@@ -156,14 +156,18 @@ async fn a_drain_ends_although_a_request_never_ends() {
 }
 
 #[tokio::test]
-async fn the_request_timeout_and_the_callers_deadline_answer_deadline_exceeded() {
+async fn the_request_timeout_is_unavailable_and_the_callers_deadline_deadline_exceeded() {
     let mut setup = Setup::default();
     setup.simulator.latency = HOUR;
     setup.gateway.ec2.attempt_timeout = HOUR;
     let rig = setup.start().await;
     let status =
         rig.until(rig.client().list(all())).await.expect_err("the request timeout is 30 s");
-    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert_eq!(
+        (status.code(), reason(&status).1.as_str()),
+        (Code::Unavailable, "REQUEST_TIMED_OUT")
+    );
+    assert!((2_000..=4_000).contains(&pushback(&status).expect("a pushback")));
     let mut request = tonic::Request::new(all());
     request.metadata_mut().insert("grpc-timeout", "1S".parse().expect("ASCII"));
     let status = rig

@@ -14,7 +14,7 @@ use std::{
 };
 
 use amistore_gateway::{
-    domain::Region,
+    domain::{MakeUpstream, Region},
     ec2::{self, Ec2, RetrySettings},
     proto::{
         ListStoreImageTasksRequest, ListStoreImageTasksResponse, StoreImageTask,
@@ -77,6 +77,11 @@ impl Default for Setup {
 
 impl Setup {
     pub(crate) async fn start(self) -> Rig {
+        self.start_with(None).await
+    }
+
+    /// Starts a gateway that makes its calls by this upstream, or else asks the simulator.
+    pub(crate) async fn start_with(self, upstream: Option<MakeUpstream>) -> Rig {
         let clock = ManualClock::new();
         // The gateway reads the wall clock of the system, so the simulator starts at that time.
         let simulator =
@@ -94,7 +99,10 @@ impl Setup {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let stop = CancellationToken::new();
-        let make_upstream = Ec2::at_endpoint(&endpoint, self.gateway.ec2.clone()).make_upstream();
+        let make_upstream = match upstream {
+            Some(upstream) => upstream,
+            None => Ec2::at_endpoint(&endpoint, self.gateway.ec2.clone()).make_upstream(),
+        };
         let serving =
             server::serve(listener, self.gateway, make_upstream, stop.clone().cancelled_owned());
         let served = Some(tokio::spawn(serving));

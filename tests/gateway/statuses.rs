@@ -1,0 +1,431 @@
+//! Every status that leaves the port, held to docs/errors.md: code, `ErrorInfo`, delay and size.
+
+use std::{collections::BTreeSet, fs, path::Path, sync::Arc, time::Duration};
+
+use amistore_gateway::{
+    domain::{DescribeRequest, DescribeResponse, ErrorKind, UpstreamError},
+    ec2::Ec2,
+    proto::{ListStoreImageTasksRequest, WatchStoreImageTaskRequest},
+    simulator::{Fault, Wire},
+};
+use futures_util::future::join_all;
+use prost::Message as _;
+use tokio::net::TcpListener;
+use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_request::MessageRequest,
+};
+use tonic_types::StatusExt as _;
+use tower::util::BoxCloneSyncService;
+
+use crate::{
+    support::{
+        REGION, Rig, Setup, Task, all, fields, finished, image, of_images, pushback, reason,
+        watch_of,
+    },
+    wire::{self, LIST, WATCH, header_bytes},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const MIB: usize = 1 << 20;
+
+/// 3 KiB: the size that all trailers of a status together must stay below.
+const MAX_STATUS_BYTES: usize = 3 << 10;
+
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
+const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+
+/// What docs/errors.md says of a reason.
+#[derive(Clone, Debug, PartialEq)]
+struct Row {
+    domain: &'static str,
+    reason: String,
+    code: String,
+    /// The shortest and the longest delay before the next try, in seconds.
+    delay: Option<(u64, u64)>,
+}
+
+/// The rows of docs/errors.md for reasons of the gateway.
+fn documented_rows() -> Vec<Row> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors.md");
+    let document = fs::read_to_string(path).expect("docs/errors.md");
+    let (_, tables) = document.split_once("`ErrorInfo.domain` is `amistore`").expect("a part");
+    let (tables, _) = tables.split_once("## Codes that refuse").expect("a part");
+    let mut rows = Vec::new();
+    for line in tables.lines() {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [reason, _, code, delay] = cells[..] else { continue };
+        let Some(reason) = reason.strip_prefix('`') else { continue };
+        rows.push(Row {
+            domain: "amistore",
+            reason: reason.trim_end_matches('`').to_owned(),
+            code: code.to_owned(),
+            delay: parse_delay(delay),
+        });
+    }
+    rows
+}
+
+/// Reads `2 to 4 s`, or `no`.
+fn parse_delay(text: &str) -> Option<(u64, u64)> {
+    if text == "no" {
+        return None;
+    }
+    let (shortest, longest) = text.strip_suffix(" s").expect("seconds").split_once(" to ")?;
+    Some((shortest.parse().expect("a number"), longest.parse().expect("a number")))
+}
+
+fn name(code: Code) -> String {
+    let words = format!("{code:?}");
+    let mut name = String::new();
+    for letter in words.chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
+}
+
+/// Asserts that a status is the one that its row promises, and returns its reason.
+fn assert_documented(rows: &[Row], status: &Status) -> String {
+    let (domain, reason) = reason(status);
+    let row = rows.iter().find(|row| row.domain == domain && row.reason == reason);
+    let row = row.unwrap_or_else(|| panic!("{domain} {reason} is not documented: {status:?}"));
+    assert_eq!(name(status.code()), row.code, "{status:?}");
+    let retryable = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
+    assert_eq!(row.delay.is_some(), retryable, "{status:?}");
+    assert_delay(status, row.delay);
+    assert!(!status.message().is_empty(), "{status:?}");
+    reason
+}
+
+/// Asserts that pushback and `RetryInfo` are the same delay, within these seconds.
+fn assert_delay(status: &Status, bounds: Option<(u64, u64)>) {
+    let info = status.get_details_retry_info().and_then(|info| info.retry_delay);
+    assert_eq!(info, pushback(status).map(Duration::from_millis), "{status:?}");
+    assert_eq!(info.is_some(), bounds.is_some(), "{status:?}");
+    if let (Some(delay), Some((shortest, longest))) = (info, bounds) {
+        let bounds = Duration::from_secs(shortest)..=Duration::from_secs(longest);
+        assert!(bounds.contains(&delay), "{delay:?} is not in {bounds:?}");
+    }
+}
+
+/// The size of a status on the wire.
+fn status_bytes(status: &Status) -> usize {
+    let mut headers = http::HeaderMap::new();
+    status.add_header(&mut headers).expect("valid headers");
+    header_bytes(&headers)
+}
+
+/// The status of a raw request to an empty account.
+async fn raw(path: &str, headers: &[(&'static str, &str)], body: wire::Body) -> Status {
+    let rig = Rig::with_tasks([]).await;
+    let answer = wire::send(&rig, wire::request(path, headers, body)).await;
+    assert!(answer.status_bytes() < MAX_STATUS_BYTES, "{answer:?}");
+    answer.status()
+}
+
+/// The status of one List, on a gateway whose every call to EC2 fails so.
+async fn after_fault(fault: Fault) -> Status {
+    let mut setup = Setup::default();
+    setup.gateway.ec2.retry.max_attempts = 1;
+    let rig = setup.start().await;
+    rig.simulator.set_fault(Some(fault));
+    rig.until(rig.client().list(all())).await.expect_err("EC2 fails")
+}
+
+/// The status of one List, on a gateway whose calls to EC2 end so.
+async fn after_call(call: fn() -> Result<DescribeResponse, UpstreamError>) -> Status {
+    let upstream = tower::service_fn(move |_: DescribeRequest| async move { call() });
+    let setup = Setup::default();
+    let rig = setup.start_with(Some(Arc::new(move |_| BoxCloneSyncService::new(upstream)))).await;
+    rig.until(rig.client().list(all())).await.expect_err("the call fails")
+}
+
+/// The error of a refused List of several that are made at once.
+async fn one_refused(setup: Setup, requests: Vec<ListStoreImageTasksRequest>) -> Status {
+    let rig = setup.start().await;
+    rig.add(finished(3));
+    let client = rig.client();
+    let answers = join_all(requests.into_iter().map(|request| client.list(request)));
+    let refused = rig.until(answers).await.into_iter().find_map(Result::err);
+    refused.expect("a refusal")
+}
+
+async fn too_many_waiting() -> Status {
+    let mut setup = Setup::default();
+    setup.gateway.cache.max_waiting = 1;
+    setup.simulator.latency = SECOND;
+    one_refused(setup, vec![all(); 3]).await
+}
+
+async fn too_many_scopes() -> Status {
+    let mut setup = Setup::default();
+    setup.gateway.cache.max_scopes = 1;
+    setup.simulator.latency = SECOND;
+    // Up to twice as many scopes are kept while requests use them.
+    let regions = ["us-east-1", "eu-west-1", "eu-west-2"];
+    let in_region =
+        |region: &str| ListStoreImageTasksRequest { region: region.to_owned(), ..all() };
+    one_refused(setup, regions.map(in_region).to_vec()).await
+}
+
+async fn too_many_tasks() -> Status {
+    let mut setup = Setup::default();
+    setup.gateway.cache.max_tasks = 300;
+    let rig = setup.start().await;
+    rig.add(finished(1_000));
+    let client = rig.client();
+    let mut page = ListStoreImageTasksRequest { page_size: 300, ..all() };
+    loop {
+        match rig.until(client.list(page.clone())).await {
+            Ok(answer) => page.page_token = answer.into_inner().next_page_token,
+            Err(status) => return status,
+        }
+        assert!(!page.page_token.is_empty(), "refused before the last page");
+    }
+}
+
+async fn too_many_watches() -> Status {
+    let mut setup = Setup::default();
+    setup.gateway.watch.max_watches = 0;
+    let rig = setup.start().await;
+    rig.until(rig.client().watch(watch_of(&image(1)))).await.expect_err("no room")
+}
+
+async fn no_task() -> Status {
+    let rig = Rig::with_tasks([]).await;
+    rig.simulator.add_image(REGION, &image(1));
+    rig.until(rig.client().watch(watch_of(&image(1)))).await.expect_err("no task")
+}
+
+/// Ends a watch of a running task by this event.
+async fn end_of_watch(event: impl FnOnce(&Rig)) -> Status {
+    let rig = Rig::with_tasks([Task::running(&image(1), 5 * HOUR)]).await;
+    let mut stream = rig.until(rig.client().watch(watch_of(&image(1)))).await.expect("open");
+    event(&rig);
+    loop {
+        match rig.until(stream.message()).await {
+            Ok(message) => assert!(message.is_some(), "ended with OK"),
+            Err(status) => return status,
+        }
+    }
+}
+
+async fn request_timed_out() -> Status {
+    let mut setup = Setup::default();
+    setup.simulator.latency = HOUR;
+    setup.gateway.ec2.attempt_timeout = HOUR;
+    let rig = setup.start().await;
+    rig.until(rig.client().list(all())).await.expect_err("the request timeout passes")
+}
+
+async fn unknown_symbol() -> Status {
+    let symbol = MessageRequest::FileContainingSymbol("no.such.Symbol".to_owned());
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(symbol) };
+    raw(REFLECTION, &[], wire::message(&request)).await
+}
+
+async fn panicking_handler() -> Status {
+    let setup = Setup::default();
+    let rig = setup.start_with(Some(Arc::new(|_| panic!("a bug")))).await;
+    rig.until(rig.client().list(all())).await.expect_err("a bug")
+}
+
+#[tokio::test]
+async fn every_status_of_the_gateway_is_as_documented() {
+    let rows = documented_rows();
+    let list = all().encode_to_vec();
+    let health = HealthCheckRequest { service: "no.such.Service".to_owned() };
+    let huge_header = "x".repeat(17 << 10);
+    let bad_list = || ListStoreImageTasksRequest { page_size: -1, ..all() };
+    let mut expected = vec![
+        ("INVALID_ARGUMENT", raw(LIST, &[], wire::message(&bad_list())).await),
+        ("INVALID_ARGUMENT", raw(WATCH, &[], wire::message(&watch_of("x"))).await),
+        ("REQUEST_TOO_LARGE", raw(LIST, &[], wire::framed(0, &vec![0; MIB + 1])).await),
+        ("REQUEST_TOO_LARGE", raw(WATCH, &[], wire::framed(0, &vec![0; MIB + 1])).await),
+        ("REQUEST_UNREADABLE", raw(LIST, &[], wire::bytes("")).await),
+        ("REQUEST_UNREADABLE", raw(LIST, &[], wire::bytes(vec![0, 0])).await),
+        ("REQUEST_UNREADABLE", raw(LIST, &[], wire::bytes(vec![0, 0, 0, 0, 9, 1])).await),
+        ("REQUEST_UNREADABLE", raw(LIST, &[], wire::framed(0, &[0xff; 9])).await),
+        ("REQUEST_UNREADABLE", raw(WATCH, &[], wire::framed(0, &[0xff; 9])).await),
+        ("REQUEST_UNREADABLE", raw(LIST, &[], wire::framed(7, &list)).await),
+        ("REQUEST_UNREADABLE", raw(HEALTH, &[], wire::framed(0, &[0xff; 9])).await),
+        ("HEADERS_TOO_LARGE", raw(LIST, &[("x", &huge_header)], wire::framed(0, &list)).await),
+        (
+            "UNKNOWN_METHOD",
+            raw("/amistore.v1.StoreImageTaskService/No", &[], wire::bytes("")).await,
+        ),
+        ("UNKNOWN_METHOD", raw("/no.such.Service/List", &[], wire::bytes("")).await),
+        ("UNKNOWN_METHOD", raw("/grpc.health.v1.Health/No", &[], wire::bytes("")).await),
+        ("UNKNOWN_METHOD", raw("/", &[], wire::bytes("")).await),
+        ("UNKNOWN_NAME", raw(HEALTH, &[], wire::message(&health)).await),
+        ("UNKNOWN_NAME", unknown_symbol().await),
+        ("NO_TASK", no_task().await),
+        ("TASK_GONE", end_of_watch(|rig| rig.simulator.forget_tasks(REGION, &image(1))).await),
+        ("SHUTTING_DOWN", end_of_watch(|rig| rig.stop.cancel()).await),
+        ("TOO_MANY_TASKS", too_many_tasks().await),
+        ("TOO_MANY_WAITING", too_many_waiting().await),
+        ("TOO_MANY_SCOPES", too_many_scopes().await),
+        ("TOO_MANY_WATCHES", too_many_watches().await),
+        ("REQUEST_LOST", after_call(|| panic!("a bug")).await),
+        ("REQUEST_TIMED_OUT", request_timed_out().await),
+        ("INTERNAL", panicking_handler().await),
+        ("UnexpectedDryRun", after_call(|| Ok(DescribeResponse::Permitted)).await),
+        ("ConnectionFailure", after_fault(Fault::Wire(Wire::Reset)).await),
+        ("ConnectionFailure", after_fault(Fault::Wire(Wire::Truncated)).await),
+        ("RequestTimeout", after_fault(Fault::Wire(Wire::Stall(HOUR))).await),
+        ("ServiceUnavailable", after_fault(Fault::Wire(Wire::Html(502))).await),
+        ("UnknownError", after_fault(Fault::Wire(Wire::Html(404))).await),
+        ("UnknownError", after_fault(Fault::Wire(Wire::Html(403))).await),
+        ("RequestThrottled", after_fault(Fault::Wire(Wire::Html(429))).await),
+        ("MalformedAnswer", after_fault(Fault::Wire(Wire::MalformedXml)).await),
+    ];
+    for encoding in ["deflate", "snappy", "zstd"] {
+        let status = raw(LIST, &[("grpc-encoding", encoding)], wire::framed(1, &list)).await;
+        expected.push(("UNSUPPORTED_ENCODING", status));
+    }
+    for timeout in ["", "S", "1", "1x", "-1S", "123456789S", "1 S", "é"] {
+        let status = raw(LIST, &[("grpc-timeout", timeout)], wire::framed(0, &list)).await;
+        expected.push(("INVALID_TIMEOUT", status));
+    }
+    for (timeout, body) in
+        [("1n", wire::framed(0, &list)), ("0S", wire::framed(0, &list)), ("1S", wire::endless())]
+    {
+        let status = raw(LIST, &[("grpc-timeout", timeout)], body).await;
+        expected.push(("DEADLINE_EXCEEDED", status));
+    }
+    for content_type in ["text/plain", "application/json", "application/grpc-web+proto", ""] {
+        let status = raw(LIST, &[("content-type", content_type)], wire::framed(0, &list)).await;
+        expected.push(("UNSUPPORTED_CONTENT_TYPE", status));
+    }
+    let mut seen = BTreeSet::new();
+    for (reason, status) in expected {
+        assert_eq!(assert_documented(&rows, &status), reason, "{status:?}");
+        assert!(status_bytes(&status) < MAX_STATUS_BYTES, "{status:?}");
+        seen.insert(reason.to_owned());
+    }
+    // The causes of these are in the process's environment, which no test may change: the tests of
+    // src/ec2/error.rs class them.
+    for code in ["CredentialsTimedOut", "CredentialsFailure", "NoCredentials", "RequestNotSent"] {
+        assert!(seen.insert(code.to_owned()), "{code}");
+    }
+    let documented: BTreeSet<String> = rows.into_iter().map(|row| row.reason).collect();
+    assert_eq!(seen, documented, "each row is seen here");
+}
+
+#[tokio::test]
+async fn another_content_type_has_http_status_415() {
+    let rig = Rig::with_tasks([]).await;
+    let html = wire::request(LIST, &[("content-type", "text/html")], wire::bytes("<p>"));
+    assert_eq!(wire::send(&rig, html).await.http, 415);
+    for content_type in ["application/grpc", "application/grpc+proto", "application/grpc; a=b"] {
+        let list = wire::message(&all());
+        let list = wire::request(LIST, &[("content-type", content_type)], list);
+        let answer = wire::send(&rig, list).await;
+        assert_eq!((answer.http, answer.status().code()), (http::StatusCode::OK, Code::Ok));
+    }
+}
+
+#[tokio::test]
+async fn headers_are_refused_with_details_over_16_kib_and_by_http_2_over_64_kib() {
+    let rig = Rig::with_tasks([]).await;
+    for (kib, http, reason) in [
+        (15, 200, None),
+        (17, 200, Some("HEADERS_TOO_LARGE")),
+        (63, 200, Some("HEADERS_TOO_LARGE")),
+        (65, 431, None),
+    ] {
+        let header = "x".repeat(kib << 10);
+        let list = wire::request(LIST, &[("x", &header)], wire::message(&all()));
+        let answer = wire::send(&rig, list).await;
+        assert_eq!(answer.http, http, "{kib} KiB");
+        if let Some(reason) = reason {
+            assert_eq!(crate::support::reason(&answer.status()).1, reason, "{kib} KiB");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_many_bad_image_ids_the_first_are_named_and_the_others_counted() {
+    let rig = Rig::with_tasks([]).await;
+    let quotes = "\"".repeat(64);
+    let foreign = "é漢😀".repeat(20);
+    for (bad, count) in [("\"x\"", 20), (&quotes, 20), (&foreign, 20), ("x", 2), ("%", 1_000)] {
+        let request = of_images(vec![bad; count]);
+        let answer = wire::send(&rig, wire::request(LIST, &[], wire::message(&request))).await;
+        assert!(answer.status_bytes() < MAX_STATUS_BYTES, "{}", answer.status_bytes());
+        let status = answer.status();
+        let named = fields(&status);
+        let expected: Vec<_> =
+            (0..named.len()).map(|index| format!("image_ids[{index}]")).collect();
+        assert_eq!(named, expected);
+        assert!(status.message().starts_with("image_ids[0]: "), "{}", status.message());
+        let counted = format!("; and {} more", count - named.len());
+        let cut = status.message().ends_with('…') && named.len() == 1;
+        let whole = status.message().ends_with(&counted) || named.len() == count;
+        assert!(whole || cut, "{} of {count}: {}", named.len(), status.message());
+    }
+    assert_eq!(rig.calls(), 0);
+}
+
+#[tokio::test]
+async fn the_message_of_a_failed_connection_has_its_host_and_causes() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    drop(listener);
+    let mut setup = Setup::default();
+    setup.gateway.ec2.retry.max_attempts = 1;
+    let settings = setup.gateway.ec2.clone();
+    let upstream = Ec2::at_endpoint(&format!("http://{address}"), settings).make_upstream();
+    let rig = setup.start_with(Some(upstream)).await;
+    let status = rig.until(rig.client().list(all())).await.expect_err("the port is closed");
+    assert_eq!(reason(&status), ("amistore".to_owned(), "ConnectionFailure".to_owned()));
+    let message = status.message();
+    assert!(message.starts_with("ConnectionFailure: EC2 cannot be reached"), "{message}");
+    assert!(message.contains(&address.to_string()), "{message}");
+    assert!(message.contains("Connection refused"), "{message}");
+}
+
+#[tokio::test]
+async fn a_delay_that_ec2_asks_for_is_drawn_from_and_never_over_a_minute() {
+    fn throttled(retry_after: Duration) -> Result<DescribeResponse, UpstreamError> {
+        Err(UpstreamError {
+            kind: ErrorKind::Throttled,
+            code: "RequestLimitExceeded".into(),
+            message: "Request limit exceeded.".into(),
+            cause: None,
+            request_id: None,
+            retry_after: Some(retry_after),
+        })
+    }
+    let short = after_call(|| throttled(7 * SECOND)).await;
+    assert_eq!(short.code(), Code::ResourceExhausted);
+    assert_delay(&short, Some((7, 14)));
+    for absurd in [|| throttled(Duration::MAX), || throttled(HOUR)] {
+        assert_delay(&after_call(absurd).await, Some((30, 60)));
+    }
+}
+
+#[tokio::test]
+async fn an_expired_deadline_is_deadline_exceeded_and_never_cancelled() {
+    let rig = Rig::with_tasks([Task::running(&image(1), HOUR)]).await;
+    rig.until(rig.client().list(all())).await.expect("now cached");
+    let timeout = [("grpc-timeout", "1n")];
+    let watch = wire::message(&watch_of(&image(1)));
+    for (path, body) in [(LIST, wire::message(&all())), (WATCH, watch)] {
+        let status = wire::send(&rig, wire::request(path, &timeout, body)).await.status();
+        assert!(matches!(status.code(), Code::Ok | Code::DeadlineExceeded), "{status:?}");
+    }
+    let late = WatchStoreImageTaskRequest { wait_for_task: true, ..watch_of(&image(2)) };
+    rig.simulator.add_image(REGION, &image(2));
+    for timeout in ["1n", "20S"] {
+        let request = wire::request(WATCH, &[("grpc-timeout", timeout)], wire::message(&late));
+        let status = wire::send(&rig, request).await.status();
+        assert_eq!(reason(&status).1, "DEADLINE_EXCEEDED");
+        assert_eq!(status.message(), "the caller's deadline passed");
+    }
+}
