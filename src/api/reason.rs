@@ -22,7 +22,7 @@ pub enum GatewayReason {
     InvalidTimeout,
     /// The request is not one of gRPC.
     UnsupportedContentType,
-    /// The request is compressed.
+    /// The request is compressed in another way than gzip.
     UnsupportedEncoding,
     /// The service or the method does not exist.
     UnknownMethod,
@@ -88,9 +88,10 @@ impl GatewayReason {
                 Code::InvalidArgument,
                 "a field is out of bounds; `BadRequest` names it, and EC2 was not asked",
             ),
-            Self::RequestTooLarge => {
-                ReasonSpec::last(Code::InvalidArgument, "the message of the request has over 1 MiB")
-            }
+            Self::RequestTooLarge => ReasonSpec::last(
+                Code::InvalidArgument,
+                "the message of the request has over 1 MiB, unpacked",
+            ),
             Self::RequestUnreadable => ReasonSpec::last(
                 Code::InvalidArgument,
                 "the message of the request is missing, truncated or not in protobuf's encoding",
@@ -107,9 +108,10 @@ impl GatewayReason {
                 Code::InvalidArgument,
                 "`content-type` is not `application/grpc`; the HTTP status is 415",
             ),
-            Self::UnsupportedEncoding => {
-                ReasonSpec::last(Code::Unimplemented, "`grpc-encoding` is not `identity`")
-            }
+            Self::UnsupportedEncoding => ReasonSpec::last(
+                Code::Unimplemented,
+                "`grpc-encoding` is neither `gzip` nor `identity`",
+            ),
             Self::UnknownMethod => {
                 ReasonSpec::last(Code::Unimplemented, "the gateway has no such service or method")
             }

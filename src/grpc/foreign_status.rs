@@ -44,7 +44,7 @@ fn error(foreign: &Status) -> ApiError {
     let found = foreign.message();
     match foreign.code() {
         Code::Unimplemented if foreign.metadata().contains_key(ACCEPT_ENCODING) => {
-            let expected = "grpc-encoding must be identity";
+            let expected = "grpc-encoding must be gzip or identity";
             ApiError::gateway(GatewayReason::UnsupportedEncoding, format!("{expected}: {found}"))
         }
         Code::Unimplemented => ApiError::gateway(

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::{Router, Server};
+use tonic::{
+    codec::CompressionEncoding,
+    transport::server::{Router, Server},
+};
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tower::layer::util::{Identity, Stack};
 
@@ -31,6 +34,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The edge refuses smaller ones with one.
 const HTTP2_HEADER_BYTES: u32 = 64 << 10;
 
+/// The one encoding in which requests may come.
+const GZIP: CompressionEncoding = CompressionEncoding::Gzip;
+
 /// A router of the gateway's services: the contract, health and reflection.
 ///
 /// # Errors
@@ -48,9 +54,9 @@ pub(super) fn router(
         .http2_max_header_list_size(HTTP2_HEADER_BYTES)
         .layer(EdgeLayer)
         .add_service(service(settings, make_upstream, draining).into_server())
-        .add_service(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?);
+        .add_service(health.accept_compressed(GZIP))
+        .add_service(reflection().build_v1()?.accept_compressed(GZIP))
+        .add_service(reflection().build_v1alpha()?.accept_compressed(GZIP));
     Ok(router)
 }
 

@@ -1,13 +1,14 @@
 //! Every status that leaves the port, held to docs/errors.md: code, `ErrorInfo`, delay and size.
 
-use std::{collections::BTreeSet, fs, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs, io::Write as _, path::Path, sync::Arc, time::Duration};
 
 use amistore_gateway::{
     domain::{DescribeRequest, DescribeResponse, ErrorKind, UpstreamError},
     ec2::Ec2,
-    proto::{ListStoreImageTasksRequest, WatchStoreImageTaskRequest},
+    proto::{ListStoreImageTasksRequest, ListStoreImageTasksResponse, WatchStoreImageTaskRequest},
     simulator::{Fault, Wire},
 };
+use flate2::{Compress, Compression, FlushCompress, write::GzEncoder};
 use futures_util::future::join_all;
 use prost::Message as _;
 use tokio::net::TcpListener;
@@ -235,10 +236,34 @@ async fn panicking_handler() -> Status {
     rig.until(rig.client().list(all())).await.expect_err("a bug")
 }
 
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).expect("in memory");
+    encoder.finish().expect("in memory")
+}
+
+/// A gzip stream of under 1 MiB that unpacks to 1 GiB of zeros. Each piece of 16 MiB ends at a byte
+/// boundary and refers only to zeros before it, so the second one is repeated.
+fn gzip_bomb() -> Vec<u8> {
+    let zeros = vec![0; 16 * MIB];
+    let mut compress = Compress::new(Compression::best(), false);
+    // A gzip header (RFC 1952) without optional parts.
+    let mut bomb = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+    for _ in 0..2 {
+        let mut piece = Vec::with_capacity(MIB);
+        compress.compress_vec(&zeros, &mut piece, FlushCompress::Sync).expect("in memory");
+        let copies = if bomb.len() == 10 { 1 } else { 63 };
+        bomb.extend(piece.repeat(copies));
+    }
+    bomb
+}
+
 #[tokio::test]
 async fn every_status_of_the_gateway_is_as_documented() {
     let rows = documented_rows();
     let list = all().encode_to_vec();
+    let unpacked = gzip(&vec![0; MIB + 1]);
+    let gzipped = [("grpc-encoding", "gzip")];
     let health = HealthCheckRequest { service: "no.such.Service".to_owned() };
     let huge_header = "x".repeat(17 << 10);
     let bad_list = || ListStoreImageTasksRequest { page_size: -1, ..all() };
@@ -247,12 +272,17 @@ async fn every_status_of_the_gateway_is_as_documented() {
         ("INVALID_ARGUMENT", raw(WATCH, &[], wire::message(&watch_of("x"))).await),
         ("REQUEST_TOO_LARGE", raw(LIST, &[], wire::framed(0, &vec![0; MIB + 1])).await),
         ("REQUEST_TOO_LARGE", raw(WATCH, &[], wire::framed(0, &vec![0; MIB + 1])).await),
+        ("REQUEST_TOO_LARGE", raw(LIST, &gzipped, wire::framed(1, &unpacked)).await),
+        ("REQUEST_TOO_LARGE", raw(WATCH, &gzipped, wire::framed(1, &gzip_bomb())).await),
         ("REQUEST_UNREADABLE", raw(LIST, &[], wire::bytes("")).await),
         ("REQUEST_UNREADABLE", raw(LIST, &[], wire::bytes(vec![0, 0])).await),
         ("REQUEST_UNREADABLE", raw(LIST, &[], wire::bytes(vec![0, 0, 0, 0, 9, 1])).await),
         ("REQUEST_UNREADABLE", raw(LIST, &[], wire::framed(0, &[0xff; 9])).await),
         ("REQUEST_UNREADABLE", raw(WATCH, &[], wire::framed(0, &[0xff; 9])).await),
         ("REQUEST_UNREADABLE", raw(LIST, &[], wire::framed(7, &list)).await),
+        ("REQUEST_UNREADABLE", raw(LIST, &[], wire::framed(1, &gzip(&list))).await),
+        ("REQUEST_UNREADABLE", raw(LIST, &gzipped, wire::framed(1, b"no gzip")).await),
+        ("REQUEST_UNREADABLE", raw(LIST, &gzipped, wire::framed(1, &unpacked[..20])).await),
         ("REQUEST_UNREADABLE", raw(HEALTH, &[], wire::framed(0, &[0xff; 9])).await),
         ("HEADERS_TOO_LARGE", raw(LIST, &[("x", &huge_header)], wire::framed(0, &list)).await),
         (
@@ -428,4 +458,57 @@ async fn an_expired_deadline_is_deadline_exceeded_and_never_cancelled() {
         assert_eq!(reason(&status).1, "DEADLINE_EXCEEDED");
         assert_eq!(status.message(), "the caller's deadline passed");
     }
+}
+
+#[tokio::test]
+async fn a_compressed_request_is_accepted_and_no_answer_is_compressed() {
+    let rig = Rig::with_tasks(finished(30)).await;
+    let list = gzip(&all().encode_to_vec());
+    let headers = [("grpc-encoding", "gzip"), ("grpc-accept-encoding", "gzip,deflate,identity")];
+    for _ in 0..2 {
+        let answer = wire::send(&rig, wire::request(LIST, &headers, wire::framed(1, &list))).await;
+        assert_eq!(answer.status().code(), Code::Ok);
+        assert_eq!(answer.headers.get("grpc-encoding"), None);
+        assert_eq!(answer.data[0], 0, "the compression flag");
+        let tasks = ListStoreImageTasksResponse::decode(&answer.data[5..]).expect("a response");
+        assert_eq!(tasks.tasks.len(), 30);
+    }
+    let watch = gzip(&watch_of(&image(1)).encode_to_vec());
+    let answer = wire::send(&rig, wire::request(WATCH, &headers, wire::framed(1, &watch))).await;
+    assert_eq!((answer.status().code(), answer.data[0]), (Code::Ok, 0));
+    let health = gzip(&HealthCheckRequest::default().encode_to_vec());
+    let answer = wire::send(&rig, wire::request(HEALTH, &headers, wire::framed(1, &health))).await;
+    assert_eq!(answer.status().code(), Code::Ok);
+}
+
+#[tokio::test]
+async fn the_size_limit_counts_unpacked_bytes_and_a_bomb_is_refused_early() {
+    let bomb = gzip_bomb();
+    assert!(bomb.len() < MIB, "{}", bomb.len());
+    let headers = [("grpc-encoding", "gzip")];
+    let rig = Rig::with_tasks([]).await;
+    let before = peak_memory();
+    let request = wire::request(LIST, &headers, wire::framed(1, &bomb));
+    let status = wire::send(&rig, request).await.status();
+    assert_eq!(
+        (status.code(), reason(&status).1.as_str()),
+        (Code::InvalidArgument, "REQUEST_TOO_LARGE")
+    );
+    // Other tests run in the process, but none of them takes this much.
+    assert!(peak_memory() - before < 256 * MIB, "{} bytes more", peak_memory() - before);
+    // The largest message, which is a field that no version of the contract has.
+    let mut largest = vec![0x82, 0x7d, 0xfb, 0xff, 0x3f];
+    largest.resize(MIB, 0);
+    for (flag, message) in [(0, largest.clone()), (1, gzip(&largest))] {
+        let request = wire::request(LIST, &headers, wire::framed(flag, &message));
+        assert_eq!(wire::send(&rig, request).await.status().code(), Code::Ok);
+    }
+}
+
+/// The most memory that this process has had, in bytes.
+fn peak_memory() -> usize {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
+    let kib = line.split_whitespace().nth(1).expect("a number");
+    kib.parse::<usize>().expect("a number") << 10
 }

@@ -27,6 +27,7 @@ pub(crate) type Body = BoxBody<Bytes, Infallible>;
 pub(crate) struct Answer {
     pub(crate) http: StatusCode,
     pub(crate) headers: HeaderMap,
+    pub(crate) data: Bytes,
     pub(crate) trailers: HeaderMap,
 }
 
@@ -81,7 +82,7 @@ pub(crate) async fn send(rig: &Rig, request: Request<Body>) -> Answer {
         let body = body.collect().await.expect("a whole answer");
         connection.abort();
         let trailers = body.trailers().cloned().unwrap_or_default();
-        Answer { http: parts.status, headers: parts.headers, trailers }
+        Answer { http: parts.status, headers: parts.headers, data: body.to_bytes(), trailers }
     };
     rig.until(exchange).await
 }
