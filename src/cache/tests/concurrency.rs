@@ -14,7 +14,7 @@ use tokio::{
 use tower::util::BoxCloneSyncService;
 
 use super::{
-    model::{Ask, FEW, Step, Story, ask, life, listing, not_turned_back},
+    pure::{Ask, FEW, Step, Story, ask, life, listing, not_turned_back},
     support::{Clock, image_id},
 };
 use crate::cache::{

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::model::{FEW, Story, bucket_name, step};
+use super::pure::{FEW, Story, bucket_name, step};
 use crate::cache::query::Query;
 use crate::domain::{TaskFilter, TaskStateKind};
 
