@@ -22,6 +22,8 @@ pub use image::ImageId;
 pub use limits::{MAX_FILTER_VALUES, MAX_IMAGES_PER_CALL, MAX_TASKS_PER_CALL, TASK_LISTED_FOR};
 pub use name::{AccountName, BucketName, NameError, Region, Scope};
 pub use task::{StoreImageTask, TaskKey, TaskState};
+#[cfg(test)]
+pub(crate) use time::wall_offset;
 pub use time::{CallTime, wall_clock};
 pub use upstream::{
     Answer, DescribeRequest, DescribeResponse, DescribeTarget, MakeUpstream, NextToken, Upstream,

@@ -61,9 +61,40 @@ fn wall_at(instant: Instant) -> SystemTime {
     let system = std::time::Instant::now();
     let instant = instant.into_std();
     let wall = SystemTime::now();
+    #[cfg(test)]
+    let wall = wall_offset::apply(wall);
     match instant.checked_duration_since(system) {
         Some(ahead) => wall + ahead,
         None => wall.checked_sub(system.duration_since(instant)).unwrap_or(SystemTime::UNIX_EPOCH),
+    }
+}
+
+/// The offset by which a test moves the wall clock of its thread, as a step of NTP would.
+#[cfg(test)]
+pub(crate) mod wall_offset {
+    use std::{
+        cell::Cell,
+        time::{Duration, SystemTime},
+    };
+
+    thread_local! {
+        static MILLISECONDS: Cell<i64> = const { Cell::new(0) };
+    }
+
+    /// Moves the wall clock by this many milliseconds, counted from the system's clock.
+    pub(crate) fn set(milliseconds: i64) {
+        MILLISECONDS.set(milliseconds);
+    }
+
+    /// Moves the wall clock by this many milliseconds more.
+    pub(crate) fn leap(milliseconds: i64) {
+        MILLISECONDS.set(MILLISECONDS.get() + milliseconds);
+    }
+
+    pub(super) fn apply(wall: SystemTime) -> SystemTime {
+        let offset = MILLISECONDS.get();
+        let distance = Duration::from_millis(offset.unsigned_abs());
+        if offset < 0 { wall - distance } else { wall + distance }
     }
 }
 
@@ -84,5 +115,16 @@ mod tests {
             moved.abs_diff(Duration::from_secs(3600)) < Duration::from_millis(100),
             "{moved:?}"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_of_the_wall_clock_leaves_the_monotonic_clock_alone() {
+        let before = CallTime::now();
+        wall_offset::set(-3_600_000);
+        let after = CallTime::now();
+        wall_offset::set(0);
+        assert_eq!(after.instant, before.instant);
+        let back = before.wall.duration_since(after.wall).expect("an hour back");
+        assert!(back.abs_diff(Duration::from_secs(3600)) < Duration::from_millis(100), "{back:?}");
     }
 }
