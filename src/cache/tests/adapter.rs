@@ -25,11 +25,12 @@ pub(super) const HOLDS: Features = Features {
     repeated_tokens: false,
     refused_pages: false,
     omissions: false,
-    vanishing: false,
+    vanishing: true,
     deregistered: false,
     foreign_images: false,
     missing_images: false,
-    images_into_buckets: false,
+    images_into_buckets: true,
+    several_buckets: false,
     images_in_states: false,
     started_after: false,
     clock_leaps: false,
@@ -37,6 +38,7 @@ pub(super) const HOLDS: Features = Features {
     collapsed: false,
     newer_success: false,
     evicted_tasks: false,
+    gone_callers: false,
 };
 
 /// The cache of one scope, which asks EC2.
@@ -47,8 +49,10 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) fn new(ec2: &Shared, settings: Settings) -> Self {
+    pub(super) fn new(ec2: &Shared, settings: &Settings) -> Self {
         let endpoint = BoxCloneSyncService::new(Endpoint::new(ec2));
+        // The search for idle scopes wakes up often, and a story may last for weeks.
+        let settings = Settings { scope_idle: Duration::from_hours(100_000), ..settings.clone() };
         let cache = Cache::new(settings, Arc::new(move |_: &Scope| endpoint.clone()));
         let region = Region::parse("us-east-1").expect("valid");
         let scope = Scope { account: AccountName::default(), region };

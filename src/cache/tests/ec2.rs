@@ -161,6 +161,8 @@ struct Token {
 #[derive(Clone, Debug)]
 enum Place {
     After(Reverse<SystemTime>, usize),
+    /// At the first task of a listing whose first page is empty.
+    At(Reverse<SystemTime>, usize),
     Offset(usize),
 }
 
@@ -448,6 +450,9 @@ impl Ec2 {
             Some(Place::After(start, rank)) => {
                 passing.partition_point(|task| task.order() <= (*start, *rank))
             }
+            Some(Place::At(start, rank)) => {
+                passing.partition_point(|task| task.order() < (*start, *rank))
+            }
         };
         let size = self.world.page_sizes[self.pages % self.world.page_sizes.len()];
         let ends = (begins + size).min(passing.len());
@@ -456,6 +461,7 @@ impl Ec2 {
         let goes_on =
             ends < passing.len() || (self.world.token_at_end && size > 0 && ends > begins);
         let last = ends.checked_sub(1).map(|last| passing[last].order());
+        let first = passing.first().map(|task| task.order());
         self.pages += 1;
         self.omit(&mut tasks);
         if self.world.unsorted {
@@ -463,9 +469,10 @@ impl Ec2 {
                 (task.key.image_id.to_string().chars().rev().collect::<String>(), task.key.clone())
             });
         }
-        let place = match (self.world.tokens, last) {
-            (Tokens::Offsets, _) | (_, None) => Place::Offset(ends),
-            (_, Some((start, rank))) => Place::After(start, rank),
+        let place = match (self.world.tokens, last, first) {
+            (Tokens::Offsets, _, _) | (_, None, None) => Place::Offset(ends),
+            (_, Some((start, rank)), _) => Place::After(start, rank),
+            (_, None, Some((start, rank))) => Place::At(start, rank),
         };
         let page = token.as_ref().map_or(1, |token| token.page + 1);
         let next = match (self.world.tokens, next) {

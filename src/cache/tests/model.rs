@@ -199,11 +199,10 @@ known_faults! {
     a_token_that_repeats_ends_a_walk switches on repeated_tokens;
     a_page_that_cannot_be_read_ends_a_walk switches on refused_pages;
     one_answer_without_a_task_means_nothing switches on omissions;
-    a_task_that_vanishes_is_gone_in_the_end switches on vanishing;
     an_image_that_is_refused_keeps_its_tasks switches on deregistered;
     a_foreign_image_is_not_the_scope switches on foreign_images;
     a_refused_image_is_missing switches on missing_images;
-    images_into_buckets switches on images_into_buckets;
+    images_into_several_buckets switches on several_buckets;
     images_in_states switches on images_in_states;
     only_tasks_that_started_later switches on started_after;
     steps_of_the_wall_clock_change_nothing switches on clock_leaps;

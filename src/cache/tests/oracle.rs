@@ -241,8 +241,11 @@ impl<'a> Oracle<'a> {
     fn possible_states(&self, stored: &Stored, window: Window) -> Vec<usize> {
         let Some(newest) = stored.version_at(window.until) else { return Vec::new() };
         let vanished = stored.vanishes.is_some_and(|vanishes| vanishes <= window.until);
-        // Of a task that EC2 no longer lists, the state stands that it was listed with at last.
-        let since = if vanished { Duration::ZERO } else { window.since };
+        let omitted = self.is_omitted(stored, window);
+        // Of a task that EC2 does not list, the state stands that it was listed with at last; and a page
+        // that begins at a number of tasks may leave out any, without a sign of it.
+        let stands = vanished || omitted || self.is_shifting();
+        let since = if stands { Duration::ZERO } else { window.since };
         let oldest = stored.version_at(since.saturating_sub(self.lag())).unwrap_or(0);
         let known = self.known_state(stored, window.arrived).unwrap_or(0);
         (oldest.max(known)..=newest).collect()
@@ -273,16 +276,24 @@ impl<'a> Oracle<'a> {
         if self.known_state(stored, arrived).is_some() {
             return true;
         }
-        let omitted = self
-            .ec2
-            .omitted
-            .iter()
-            .any(|(at, key)| *key == stored.key && (since..=until).contains(at));
-        !omitted && stored.shows + self.lag() <= since
+        !self.is_omitted(stored, window) && stored.shows + self.lag() <= since
+    }
+
+    /// Whether an answer of the window leaves out a task that it should have.
+    fn is_omitted(&self, stored: &Stored, window: Window) -> bool {
+        let Window { since, until, .. } = window;
+        let mut omitted = self.ec2.omitted.iter();
+        omitted.any(|(at, key)| *key == stored.key && (since..=until).contains(at))
     }
 
     fn lag(&self) -> Duration {
         self.ec2.world.max_lag()
+    }
+
+    /// Whether tasks that come or go shift the pages of a walk. Then only the listing of all tasks must
+    /// be whole, since tasks only ever come on top of it.
+    fn is_shifting(&self) -> bool {
+        self.ec2.world.tokens == Tokens::Offsets
     }
 
     /// Whether the bounds are so narrow that the story may meet them.
@@ -299,8 +310,7 @@ impl<'a> Oracle<'a> {
         demand!(tasks.iter().all(|task| ask.wants(task)), "a task that was not asked for");
         demand!(tasks.len() <= ask.count, "more tasks than asked for");
         demand!(!told.more || tasks.len() == ask.count, "a short page, and more follow");
-        if self.ec2.world.tokens == Tokens::Offsets && !ask.states.is_empty() {
-            // Tasks that leave the listing between two calls shift what follows.
+        if self.is_shifting() && !(ask.states.is_empty() && ask.buckets.is_empty()) {
             return Ok(());
         }
         let ends_at = tasks.last().filter(|_| told.more).map(|last| &last.key);
@@ -383,6 +393,9 @@ impl<'a> Oracle<'a> {
     /// The candidates of an image that every answer of the window has.
     fn certain(&self, ask: &ImagesAsk, image: &ImageId, window: Window) -> Vec<&'a Stored> {
         let mut certain = Vec::new();
+        if self.is_shifting() {
+            return certain;
+        }
         for stored in &self.ec2.tasks {
             let of_image = stored.key.image_id == *image && ask.is_candidate(&stored.key);
             if of_image && self.must_be_listed(stored, window) {
@@ -455,6 +468,7 @@ impl<'a> Oracle<'a> {
         match error {
             CacheError::Upstream(error) => {
                 self.judge_failure(heard, error, true)?;
+                self.judge_token_refusal(heard, error)?;
                 self.judge_stale_was_not_due(heard, error)
             }
             CacheError::Remembered { error, left } => self.judge_remembered(heard, error, *left),
@@ -485,6 +499,23 @@ impl<'a> Oracle<'a> {
         let told_at = self.ec2.moment(heard.ended);
         demand!(!at_once || told_at == ended, "told of at {told_at:?}, and it was at {ended:?}");
         demand!(self.concerns(attempt, error, &heard.ask), "the error of another question");
+        Ok(())
+    }
+
+    /// A token that EC2 no longer takes restarts the walk. Only if that happens again is it EC2's answer.
+    fn judge_token_refusal(&self, heard: &Heard, error: &UpstreamError) -> Verdict {
+        let unreadable = matches!(self.ec2.world.tokens, Tokens::RefusedFrom(_));
+        if unreadable || !self.features.token_codes || !error.message.contains("token") {
+            return Ok(());
+        }
+        let (arrived, ended) = (self.ec2.moment(heard.arrived), self.ec2.moment(heard.ended));
+        let mut refusals = 0;
+        for attempt in &self.ec2.attempts {
+            let refused = attempt.error().is_some_and(|error| error.message.contains("token"));
+            let waited = attempt.ended >= Some(arrived) && attempt.ended <= Some(ended);
+            refusals += usize::from(refused && waited);
+        }
+        demand!(refusals >= 2, "the first refusal of a token is told");
         Ok(())
     }
 
@@ -601,7 +632,7 @@ impl<'a> Oracle<'a> {
             if there && !std::ptr::eq(other, heard) {
                 waiting += 1;
                 asks.insert(&other.ask);
-            } else if takes_a_refresh(other) && other.arrived <= heard.arrived {
+            } else if self.leaves_a_refresh(other) && other.arrived <= heard.arrived {
                 asks.insert(&other.ask);
             }
         }
@@ -646,13 +677,19 @@ impl<'a> Oracle<'a> {
         Ok(())
     }
 
+    /// Whether a call may be made for a caller's question after its end.
+    fn leaves_a_refresh(&self, heard: &Heard) -> bool {
+        let gone = heard.result.is_none() && heard.max_staleness.is_none();
+        takes_a_refresh(heard) || (gone && !self.features.gone_callers)
+    }
+
     /// No call without a demand (DESIGN §9.1).
     fn judge_demand_for_calls(&self) -> Verdict {
         for attempt in &self.ec2.attempts {
             let at = attempt.started;
             let demanded = self.heard.iter().any(|heard| {
                 let arrived = self.ec2.moment(heard.arrived) <= at;
-                arrived && (self.ec2.moment(heard.ended) >= at || takes_a_refresh(heard))
+                arrived && (self.ec2.moment(heard.ended) >= at || self.leaves_a_refresh(heard))
             });
             demand!(demanded, "a call at {at:?} that no caller asked for: {:?}", attempt.target);
         }
@@ -724,7 +761,7 @@ pub(super) fn judge_walk(oracle: &Oracle<'_>, first: &ListingAsk, pages: &[Heard
     once.sort_unstable();
     once.dedup();
     demand!(once.len() == seen.len(), "a task stands on two pages: {seen:?}");
-    if oracle.ec2.world.tokens == Tokens::Offsets && !first.states.is_empty() {
+    if oracle.is_shifting() && !(first.states.is_empty() && first.buckets.is_empty()) {
         return Ok(());
     }
     let window = Window { since, arrived: Duration::ZERO, until };

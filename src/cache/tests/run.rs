@@ -64,7 +64,7 @@ impl Run {
         );
         wall_offset::set(offset);
         let ec2 = Ec2::new(world);
-        let subject = Arc::new(Subject::new(&ec2, settings.clone()));
+        let subject = Arc::new(Subject::new(&ec2, &settings));
         let (record, callers) = (Arc::default(), JoinSet::new());
         let newest_start = Duration::ZERO;
         Self { ec2, subject, settings, record, callers, newest_start, asked: Vec::new() }
@@ -166,7 +166,9 @@ impl Run {
 
     /// A caller asks, and is waited for.
     pub(super) async fn ask(&self, ask: Ask, max_staleness: Option<Duration>) -> Heard {
-        ask_and_record(&self.subject, &self.record, ask, max_staleness).await
+        let told = ask_and_record(&self.subject, &self.record, ask, max_staleness);
+        let Ok(heard) = timeout(FOREVER, told).await else { panic!("{}", self.waits_forever()) };
+        heard
     }
 
     fn walk(&mut self, first: ListingAsk, max_staleness: Option<Duration>, pause: u64) {

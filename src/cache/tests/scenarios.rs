@@ -143,6 +143,27 @@ fn a_refusal_of_one_listing_is_not_the_refusal_of_another() {
 }
 
 #[test]
+fn the_refusal_of_an_image_is_remembered_for_a_second() {
+    on_paused_clock(async {
+        let mut run = run(World::plain(5));
+        run.live(&stores(0..40, End::Completes)).await;
+        sleep(Duration::from_mins(10)).await;
+        run.ask(top(), NONE).await;
+        run.live(&Event::Refuse { image: 99, code: "InvalidAMIID.NotFound" }).await;
+        run.ask(images([99]), None).await;
+        let calls = run.calls();
+        sleep(Duration::from_millis(999)).await;
+        let again = run.ask(images([99]), None).await;
+        assert_eq!((run.calls(), again.ended), (calls, again.arrived), "{again:?}");
+        sleep(Duration::from_millis(1)).await;
+        run.live(&Event::Accept(99)).await;
+        let accepted = run.ask(images([99]), None).await;
+        assert_eq!(accepted.result.expect("the caller waits").expect("answered").missing.len(), 1);
+        assert!(run.calls() > calls);
+    });
+}
+
+#[test]
 fn an_error_ends_the_wait_of_those_who_came_before_its_call_and_of_no_other() {
     on_paused_clock(async {
         for fault in [Fault::Denied, Fault::Unavailable, Fault::Throttled, Fault::Malformed] {
@@ -306,6 +327,24 @@ fn a_task_that_hides_an_unfinished_one_is_not_evicted() {
     });
 }
 
+#[test]
+#[ignore = "a known fault of the cache"]
+fn no_call_is_made_for_a_caller_who_has_gone() {
+    on_paused_clock(async {
+        let mut run = run(World::plain(5));
+        run.live(&stores(0..10, End::Hangs)).await;
+        sleep(Duration::from_mins(10)).await;
+        run.ask(everything(), NONE).await;
+        sleep(Duration::from_secs(20)).await;
+        let calls = run.calls();
+        run.live(&Event::Slow(vec![10_000])).await;
+        run.ask_after(Duration::ZERO, top(), NONE, None);
+        run.ask_after(Duration::ZERO, everything(), None, Some(Duration::from_millis(1)));
+        run.quiet().await.expect("all are told");
+        assert_eq!(run.calls() - calls, 1, "the first page is for the one who waits");
+    });
+}
+
 /// One caller that asks for very much does not keep another from a single call.
 #[test]
 #[ignore = "a known fault of the cache"]
@@ -348,22 +387,20 @@ fn a_caller_who_asks_again_is_answered_after_each_page_was_read_about_once() {
         }
         let answered = run.heard().last().is_some_and(|heard| heard.result.is_some());
         assert!(answered, "after {} calls", run.calls());
-        assert!(run.calls() <= 60, "{} calls for 24 pages", run.calls());
+        assert!(run.calls() <= 36, "{} calls for 24 pages", run.calls());
     });
 }
 
 /// More tasks than are kept are refused at once, not asked for again and again.
 #[test]
-#[ignore = "a known fault of the cache"]
 fn more_running_tasks_than_are_kept_are_refused_at_once() {
     on_paused_clock(async {
         let settings = Settings { max_tasks: 50, ..Settings::default() };
         let mut run = Run::new(World::plain(5), settings);
-        let hangs = (0..100).map(|image| (image, End::Hangs));
-        for (image, end) in hangs {
-            run.live(&stores([image], end)).await;
-        }
-        run.live(&stores([200], End::FailsAt(30))).await;
+        run.live(&stores(0..49, End::Hangs)).await;
+        run.live(&stores([200], End::FailsAt(90))).await;
+        sleep(Duration::from_secs(1)).await;
+        run.ask(everything(), NONE).await;
         sleep(Duration::from_mins(10)).await;
         run.ask_after(Duration::ZERO, failed(), NONE, Some(Duration::from_mins(10)));
         run.all_told().await.expect("the caller gives up");

@@ -29,7 +29,7 @@ pub(super) struct Features {
     pub(super) short_pages: bool,
     /// Pages whose tasks come in no order.
     pub(super) unsorted: bool,
-    /// Tokens that are refused with `InvalidParameterValue`.
+    /// Tokens that are refused with `InvalidParameterValue`; the first refusal is told to no caller.
     pub(super) token_codes: bool,
     /// Tokens that are numbers of tasks to leave out.
     pub(super) offsets: bool,
@@ -47,8 +47,10 @@ pub(super) struct Features {
     pub(super) foreign_images: bool,
     /// A refused image is answered as missing, not with an error.
     pub(super) missing_images: bool,
-    /// Several images together with buckets.
+    /// Several images together with a bucket.
     pub(super) images_into_buckets: bool,
+    /// Images together with several buckets.
+    pub(super) several_buckets: bool,
     /// Images together with states.
     pub(super) images_in_states: bool,
     /// Only tasks that started later.
@@ -64,6 +66,8 @@ pub(super) struct Features {
     /// More unfinished tasks than the cache keeps, and tasks that are asked for by key after the bound
     /// of tasks evicted them.
     pub(super) evicted_tasks: bool,
+    /// No call is made for a caller who has given up.
+    pub(super) gone_callers: bool,
 }
 
 /// One thing that happens.
@@ -265,15 +269,16 @@ fn when(feature: bool, weight: u32) -> u32 {
     if feature { weight } else { 0 }
 }
 
-/// Milliseconds: mostly parts of a call, sometimes several calls, minutes or hours.
+/// Milliseconds: mostly parts of a call, sometimes several calls, minutes, hours or weeks.
 fn pause() -> impl Strategy<Value = u64> {
     prop_oneof![
-        6 => 0..700_u64,
-        3 => 700..5_000_u64,
-        3 => 5_000..11_000_u64,
-        2 => 11_000..60_000_u64,
-        1 => 250_000..700_000_u64,
-        1 => 3_600_000..40_000_000_u64,
+        12 => 0..700_u64,
+        6 => 700..5_000_u64,
+        6 => 5_000..11_000_u64,
+        4 => 11_000..60_000_u64,
+        2 => 250_000..700_000_u64,
+        2 => 3_600_000..40_000_000_u64,
+        1 => 86_400_000..3_000_000_000_u64,
     ]
 }
 
@@ -332,7 +337,8 @@ fn listing(features: Features) -> impl Strategy<Value = ListingPlan> {
 
 fn images(features: Features) -> impl Strategy<Value = Plan> {
     let many = if features.images_into_buckets { 7 } else { 1 };
-    let into_buckets = (vec(0..IMAGES, 1..=many), any::<bool>().prop_map(|bucket| vec![bucket]));
+    let most = if features.several_buckets { 2 } else { 1 };
+    let into_buckets = (vec(0..IMAGES, 1..=many), vec(any::<bool>(), 1..=most));
     let anywhere = (vec(0..IMAGES, 1..8), Just(Vec::new()));
     let named = prop_oneof![2 => anywhere, 1 => into_buckets];
     let states =
