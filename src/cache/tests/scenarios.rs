@@ -155,6 +155,9 @@ fn the_refusal_of_an_image_is_remembered_for_a_second() {
         sleep(Duration::from_millis(999)).await;
         let again = run.ask(images([99]), None).await;
         assert_eq!((run.calls(), again.ended), (calls, again.arrived), "{again:?}");
+        outcome(&run.ask(images([98]), None).await);
+        assert_eq!(run.calls(), calls + 1, "another image is looked up");
+        let calls = run.calls();
         sleep(Duration::from_millis(1)).await;
         run.live(&Event::Accept(99)).await;
         let accepted = run.ask(images([99]), None).await;
@@ -269,6 +272,49 @@ fn an_image_that_is_refused_does_not_fail_the_others_of_its_call() {
             let bad = heard.ask == images([99]);
             let failed = matches!(heard.result, Some(Err(_)));
             assert!(!failed || bad, "{heard:?}");
+        }
+    });
+}
+
+#[test]
+fn an_image_that_is_stored_below_a_page_of_new_tasks_is_found() {
+    on_paused_clock(async {
+        let mut run = run(World::plain(5));
+        run.live(&stores(0..40, End::Completes)).await;
+        sleep(Duration::from_mins(10)).await;
+        run.ask(top(), NONE).await;
+        let missing = run.ask(images([90]), NONE).await;
+        let told = missing.result.expect("the caller waits").expect("answered");
+        assert_eq!((told.tasks.len(), told.missing.len()), (0, 1));
+        run.live(&stores([90], End::Completes)).await;
+        run.live(&stores(50..58, End::Completes)).await;
+        sleep(Duration::from_mins(10)).await;
+        run.ask(top(), NONE).await;
+        let found = run.ask(images([90]), None).await;
+        let told = found.result.expect("the caller waits").expect("answered");
+        assert_eq!(told.tasks.len(), 1, "{told:?}");
+    });
+}
+
+#[test]
+fn a_listing_by_state_is_read_again_for_tasks_that_come_into_the_state() {
+    on_paused_clock(async {
+        let mut run = run(World::plain(5));
+        let mut late = Vec::new();
+        for image in 0..3 {
+            let (bucket, tie, end) = (false, false, End::FailsAt(90));
+            late.push(Store { image, bucket, shows_after: 0, step: 300_000, gain: 30, end, tie });
+        }
+        run.live(&Event::Store(late)).await;
+        run.live(&stores(10..16, End::FailsAt(90))).await;
+        run.live(&stores(20..40, End::Completes)).await;
+        sleep(Duration::from_mins(7)).await;
+        run.ask(top(), NONE).await;
+        for expected in [6, 9] {
+            let heard = run.ask(failed(), NONE).await;
+            let told = heard.result.expect("the caller waits").expect("answered");
+            assert_eq!(told.tasks.len(), expected);
+            sleep(Duration::from_mins(20)).await;
         }
     });
 }
