@@ -20,6 +20,10 @@ lint:
     RUSTDOCFLAGS="--deny warnings" cargo doc --no-deps --document-private-items
     cargo deny check bans licenses sources
 
+# Try the properties of the cache on 100 times as many stories of a random seed, which is printed.
+nightly:
+    AMISTORE_CASES=250000 AMISTORE_SEED=random cargo test --locked --lib cache::tests::model
+
 # Test clients in other languages against a built gateway.
 interop:
     cargo build
@@ -36,6 +40,10 @@ image tool="docker":
 # Rewrite docs/errors.md from the tables in the code.
 errors:
     AMISTORE_BLESS=1 cargo test the_document_is_the_table
+
+# Rewrite README's table of flags from the definition of the command line.
+flags:
+    AMISTORE_BLESS=1 cargo test readme_table
 
 # Run every check of a commit.
 ci:
