@@ -1,4 +1,4 @@
-//! A question to the cache and its answer, at the level of the contract (DESIGN §2).
+//! A question to the cache and its answer, at the level of the contract.
 
 use std::{
     collections::BTreeSet,

@@ -127,7 +127,7 @@ fn narrow() -> Settings {
     Settings { max_waiting: 6, max_queries: 3, max_tasks: 15, ..Settings::default() }
 }
 
-/// DESIGN §9.7: what is over a bound is refused, and all that is answered is true.
+/// Invariant 7 (docs/invariants.md): what is over a bound is refused, and every answer is true.
 #[test]
 fn answers_are_true_within_narrow_bounds() {
     let settings = Settings { max_tasks: 30, ..narrow() };

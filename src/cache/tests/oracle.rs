@@ -683,7 +683,7 @@ impl<'a> Oracle<'a> {
         takes_a_refresh(heard) || (gone && !self.features.gone_callers)
     }
 
-    /// No call without a demand (DESIGN §9.1).
+    /// Invariant 1 (docs/invariants.md): no call without a demand.
     fn judge_demand_for_calls(&self) -> Verdict {
         for attempt in &self.ec2.attempts {
             let at = attempt.started;
