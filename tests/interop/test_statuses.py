@@ -108,14 +108,19 @@ def test_a_status_to_retry_on_has_a_pushback(stubs, messages, fault, code, expec
     simulator.stop()
 
 
-def test_a_final_status_has_no_pushback(gateway, stubs, messages, simulator):
-    image = simulator.idle["eu-west-1"][0]
+def test_a_final_status_has_no_pushback(stubs, messages):
+    # Other tests store the idle images of the simulator that all share.
+    simulator = Simulator()
+    gateway = Gateway(simulator)
+    image = simulator.idle["us-east-1"][0]
     with client_of(gateway, stubs) as client:
-        watch = client.WatchStoreImageTask(messages.WatchStoreImageTaskRequest(region="eu-west-1", image_id=image))
+        watch = client.WatchStoreImageTask(messages.WatchStoreImageTaskRequest(image_id=image))
         no_task = refused(next, watch)
         invalid = refused(client.ListStoreImageTasks, messages.ListStoreImageTasksRequest(page_size=-1))
     assert (no_task.code(), pushback(no_task)) == (grpc.StatusCode.NOT_FOUND, None)
     assert (invalid.code(), pushback(invalid)) == (grpc.StatusCode.INVALID_ARGUMENT, None)
+    gateway.stop()
+    simulator.stop()
 
 
 def test_grpcio_retries_by_itself_after_the_pushback(stubs, messages):
