@@ -2,8 +2,9 @@
 
 use std::time::SystemTime;
 
-use super::error::status_code;
+use super::{error::status_code, status_code::StatusCode};
 use crate::{
+    cache::{CacheRead, MissingImage, Outcome, StaleReason},
     domain::{Scope, StoreImageTask, TaskState},
     proto::{self, StoreImageTaskState, WatchStoreImageTaskResponse},
     watch::{Degraded, TaskView},
@@ -42,6 +43,27 @@ pub(super) fn task(
         failure_reason: task.failure_reason.as_deref().unwrap_or_default().to_owned(),
         estimated_completion_time: estimated_completion.map(Into::into),
     }
+}
+
+pub(super) fn missing_image(missing: &MissingImage) -> proto::MissingImage {
+    proto::MissingImage {
+        image_id: missing.image_id.to_string(),
+        ec2_code: missing.ec2_code.as_deref().unwrap_or_default().to_owned(),
+        known_since: missing.known_since.map(Into::into),
+    }
+}
+
+/// The trouble because of which an answer is older than it may be while EC2 can be asked. None if the
+/// answer is not older.
+pub(super) fn stale(read: &CacheRead) -> Option<proto::Degraded> {
+    let Outcome::StaleIfError(reason) = &read.outcome else { return None };
+    let (code, reason) = match reason {
+        StaleReason::Failed(error) => (status_code(error.kind), error.code.to_string()),
+        StaleReason::BudgetSpent => (StatusCode::Unavailable, "CALL_BUDGET_SPENT".to_owned()),
+        StaleReason::Slow => (StatusCode::Unavailable, "EC2_IS_SLOW".to_owned()),
+    };
+    let since = read.as_of().map(|call| call.wall.into());
+    Some(proto::Degraded { code: code.number(), reason, since })
 }
 
 fn degraded(degraded: &Degraded) -> proto::Degraded {

@@ -111,7 +111,6 @@ impl ApiError {
             }
             CacheError::TooManyWaiting => GatewayReason::TooManyWaiting,
             CacheError::TooManyTasks => GatewayReason::TooManyTasks,
-            CacheError::TooManyScopes => GatewayReason::TooManyScopes,
             CacheError::RefresherLost => GatewayReason::RequestLost,
         };
         Self::gateway(reason, error.to_string())

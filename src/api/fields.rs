@@ -1,7 +1,10 @@
 //! Parses fields of requests into types that hold only valid values. An invalid field is added to
 //! the request's violations.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use super::violations::Violations;
 use crate::{
@@ -28,15 +31,15 @@ pub(super) fn name<T>(
     }
 }
 
-/// Parses a list of at most `most` names. Ignores their order and duplicates.
-pub(super) fn names<T: Ord>(
+/// Parses a list of at most `most` names, and keeps its order.
+pub(super) fn names<T>(
     violations: &mut Violations,
     field: &str,
     texts: &[String],
     most: usize,
     parse: fn(&str) -> Result<T, NameError>,
-) -> BTreeSet<T> {
-    let mut names = BTreeSet::new();
+) -> Vec<T> {
+    let mut names = Vec::new();
     if texts.len() > most {
         let found = texts.len();
         violations.add(field, format_args!("must have at most {most} entries, got {found}"));
@@ -44,11 +47,33 @@ pub(super) fn names<T: Ord>(
     }
     for (index, text) in texts.iter().enumerate() {
         match parse(text) {
-            Ok(name) => _ = names.insert(name),
+            Ok(name) => names.push(name),
             Err(error) => violations.add(format!("{field}[{index}]"), error),
         }
     }
     names
+}
+
+/// Parses a time.
+pub(super) fn time(
+    violations: &mut Violations,
+    field: &str,
+    given: prost_types::Timestamp,
+) -> Option<SystemTime> {
+    if let Ok(nanos) = u32::try_from(given.nanos)
+        && nanos < NANOS_PER_SECOND
+        && let Ok(time) = SystemTime::try_from(given)
+    {
+        return Some(time);
+    }
+    violations.add(
+        field,
+        format_args!(
+            "must be a time with 0 to 999,999,999 ns, got {} s and {} ns",
+            given.seconds, given.nanos
+        ),
+    );
+    None
 }
 
 /// Parses states from their enum numbers.

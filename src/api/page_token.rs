@@ -1,8 +1,9 @@
-//! Page tokens: a position in the sort order, and a fingerprint of the request's arguments.
+//! Page tokens: the place where the next page begins, the time of the request for the first page, and a
+//! fingerprint of the request's arguments.
 //!
-//! A position means the same on every replica and after every refresh. A client that reads all
-//! pages therefore gets each task that existed throughout exactly once. A token is opaque but not
-//! secret: a forged token shows nothing that a List without a token would not show.
+//! A place means the same on every replica and after every refresh, so a walk returns each task that
+//! existed throughout exactly once. A token is opaque but not secret: a forged one yields only data
+//! that any List can read.
 
 use std::{
     cmp::Reverse,
@@ -14,20 +15,25 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::{ImageId, Scope, TaskFilter, TaskKey};
 
-/// Version of the format, the first byte of every token.
+/// First byte of every token. A new format gets a new number.
 const VERSION: u8 = 1;
-/// Length in bytes of the fingerprint and of the checksum.
+/// First byte of a place after a task.
+const AFTER_TASK: u8 = 0;
+/// First byte of a place in the request's images.
+const AT_IMAGE: u8 = 1;
+/// Size of the fingerprint and of the checksum in bytes.
 const DIGEST_BYTES: usize = 8;
-/// Maximum length of a token that is decoded. The gateway's own tokens have at most 408 characters.
+/// Maximum length of a token that is decoded. The gateway's own tokens have at most 420 characters.
 const LONGEST_TOKEN: usize = 1024;
 
-/// Identifies the arguments that must stay the same from page to page.
+/// A fingerprint of the arguments that must stay the same from page to page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fingerprint([u8; DIGEST_BYTES]);
 
 impl Fingerprint {
-    pub(super) fn new(scope: &Scope, filter: &TaskFilter) -> Self {
-        let TaskFilter { images, states, buckets } = filter;
+    /// The order of `images` counts, since a place in the images is a position.
+    pub(super) fn new(scope: &Scope, filter: &TaskFilter, images: &[ImageId]) -> Self {
+        let TaskFilter { states, buckets, started_after } = filter;
         let mut digest = Sha256::new();
         update(&mut digest, scope.account.as_str());
         update(&mut digest, scope.region.as_str());
@@ -43,11 +49,16 @@ impl Fingerprint {
         for bucket in buckets {
             update(&mut digest, bucket.as_str());
         }
+        if let Some(time) = started_after {
+            update(&mut digest, "started after");
+            digest.update(since_epoch(*time).as_nanos().to_le_bytes());
+        }
         Self(first_bytes(digest))
     }
 }
 
-/// Adds a text with its length, so that the lists `["ab", "c"]` and `["a", "bc"]` hash differently.
+/// Adds a text and its length to a digest. Without the lengths, two lists of texts could have the same
+/// concatenation.
 fn update(digest: &mut Sha256, text: &str) {
     digest.update((text.len() as u64).to_le_bytes());
     digest.update(text);
@@ -61,56 +72,96 @@ pub(super) enum TokenError {
     )]
     Unreadable,
     #[error(
-        "belongs to a request with other arguments: account, region, image_ids, states and buckets must stay the same from page to page"
+        "belongs to a request with other arguments: account, region, image_ids, states, buckets and started_after must stay the same from page to page"
     )]
     OtherArguments,
 }
 
-/// Encodes the position after a task.
-pub(super) fn write(fingerprint: Fingerprint, after: &TaskKey) -> String {
-    let start = after.start_time.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+/// The place where a page begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// After this task of the listing.
+    After(TaskKey),
+    /// At this position in the request's images.
+    Image(u32),
+}
+
+/// The content of a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PageToken {
+    pub(super) place: Place,
+    /// The time of the request for the first page, to the millisecond.
+    pub(super) requested_at: SystemTime,
+}
+
+/// Encodes a token.
+pub(super) fn write(fingerprint: Fingerprint, token: &PageToken) -> String {
     let mut bytes = vec![VERSION];
     bytes.extend(fingerprint.0);
-    bytes.extend(start.as_secs().to_le_bytes());
-    bytes.extend(start.subsec_nanos().to_le_bytes());
-    bytes.extend(format!("{}/{}", after.image_id, after.bucket).bytes());
+    let millis = since_epoch(token.requested_at).as_millis();
+    bytes.extend(u64::try_from(millis).unwrap_or(u64::MAX).to_le_bytes());
+    match &token.place {
+        Place::After(key) => {
+            let start = since_epoch(key.start_time.0);
+            bytes.push(AFTER_TASK);
+            bytes.extend(start.as_secs().to_le_bytes());
+            bytes.extend(start.subsec_nanos().to_le_bytes());
+            bytes.extend(format!("{}/{}", key.image_id, key.bucket).bytes());
+        }
+        Place::Image(position) => {
+            bytes.push(AT_IMAGE);
+            bytes.extend(position.to_le_bytes());
+        }
+    }
     let checksum = checksum(&bytes);
     bytes.extend(checksum);
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Decodes a token, and checks that it was issued for the same arguments.
-pub(super) fn read(fingerprint: Fingerprint, token: &str) -> Result<TaskKey, TokenError> {
+/// Decodes a token that was issued for the same arguments.
+pub(super) fn read(fingerprint: Fingerprint, token: &str) -> Result<PageToken, TokenError> {
     let payload = payload(token).ok_or(TokenError::Unreadable)?;
-    let (given, after) = parse(&payload).ok_or(TokenError::Unreadable)?;
-    if given == fingerprint { Ok(after) } else { Err(TokenError::OtherArguments) }
+    let (given, token) = parse(&payload).ok_or(TokenError::Unreadable)?;
+    if given == fingerprint { Ok(token) } else { Err(TokenError::OtherArguments) }
 }
 
-/// The bytes before the checksum. None if the checksum does not match.
+/// The bytes before the checksum, if the checksum matches.
 fn payload(token: &str) -> Option<Vec<u8>> {
     if token.len() > LONGEST_TOKEN {
         return None;
     }
     let mut bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
     let given = bytes.split_off(bytes.len().checked_sub(DIGEST_BYTES)?);
-    (given == checksum(&bytes)).then_some(bytes)
+    if given == checksum(&bytes) { Some(bytes) } else { None }
 }
 
-fn parse(bytes: &[u8]) -> Option<(Fingerprint, TaskKey)> {
+fn parse(bytes: &[u8]) -> Option<(Fingerprint, PageToken)> {
     let (&[VERSION], rest) = bytes.split_first_chunk::<1>()? else { return None };
     let (fingerprint, rest) = rest.split_first_chunk()?;
-    let (seconds, rest) = rest.split_first_chunk()?;
+    let (millis, rest) = rest.split_first_chunk()?;
+    let requested_at = Duration::from_millis(u64::from_le_bytes(*millis));
+    let requested_at = SystemTime::UNIX_EPOCH.checked_add(requested_at)?;
+    let place = match rest.split_first()? {
+        (&AFTER_TASK, rest) => Place::After(parse_key(rest)?),
+        (&AT_IMAGE, rest) => Place::Image(u32::from_le_bytes(rest.try_into().ok()?)),
+        _ => return None,
+    };
+    Some((Fingerprint(*fingerprint), PageToken { place, requested_at }))
+}
+
+fn parse_key(bytes: &[u8]) -> Option<TaskKey> {
+    let (seconds, rest) = bytes.split_first_chunk()?;
     let (nanos, rest) = rest.split_first_chunk()?;
     let (image_id, bucket) = std::str::from_utf8(rest).ok()?.split_once('/')?;
     let seconds = Duration::from_secs(u64::from_le_bytes(*seconds));
     let nanos = Duration::from_nanos(u32::from_le_bytes(*nanos).into());
     let start = SystemTime::UNIX_EPOCH.checked_add(seconds.checked_add(nanos)?)?;
-    let key = TaskKey {
-        start_time: Reverse(start),
-        image_id: ImageId::parse(image_id).ok()?,
-        bucket: bucket.into(),
-    };
-    Some((Fingerprint(*fingerprint), key))
+    let image_id = ImageId::parse(image_id).ok()?;
+    Some(TaskKey { start_time: Reverse(start), image_id, bucket: bucket.into() })
+}
+
+fn since_epoch(time: SystemTime) -> Duration {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 fn checksum(bytes: &[u8]) -> [u8; DIGEST_BYTES] {
@@ -131,21 +182,49 @@ mod tests {
     fn query(region: &str) -> Fingerprint {
         let region = Region::parse(region).expect("valid");
         let scope = Scope { account: AccountName::default(), region };
-        Fingerprint::new(&scope, &TaskFilter::default())
+        Fingerprint::new(&scope, &TaskFilter::default(), &[])
     }
 
-    fn place() -> TaskKey {
-        TaskKey {
-            start_time: Reverse(SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_000_000)),
+    fn places() -> [PageToken; 2] {
+        let start = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_000_000);
+        let key = TaskKey {
+            start_time: Reverse(start),
             image_id: ImageId::parse("ami-0123456789abcdef0").expect("valid"),
             bucket: "a/bucket".into(),
-        }
+        };
+        let places = [Place::After(key), Place::Image(77)];
+        places.map(|place| PageToken { place, requested_at: start })
+    }
+
+    fn place() -> PageToken {
+        places()[0].clone()
     }
 
     #[test]
     fn a_token_reads_as_it_was_written() {
         let token = write(query("us-east-1"), &place());
         assert_eq!(read(query("us-east-1"), &token), Ok(place()));
+    }
+
+    #[test]
+    fn every_argument_is_part_of_the_fingerprint() {
+        let region = Region::parse("us-east-1").expect("valid");
+        let scope = Scope { account: AccountName::default(), region };
+        let ids = ["ami-00000001", "ami-00000002"].map(|id| ImageId::parse(id).expect("valid"));
+        let started_after = Some(SystemTime::UNIX_EPOCH);
+        let filters = [
+            TaskFilter::default(),
+            TaskFilter { states: [TaskStateKind::Failed].into(), ..TaskFilter::default() },
+            TaskFilter { started_after, ..TaskFilter::default() },
+        ];
+        let mut seen = Vec::new();
+        for filter in &filters {
+            for images in [&[][..], &ids, &[ids[1], ids[0]]] {
+                let fingerprint = Fingerprint::new(&scope, filter, images);
+                assert!(!seen.contains(&fingerprint), "{filter:?} {images:?}");
+                seen.push(fingerprint);
+            }
+        }
     }
 
     /// Tokens are valid on every replica, also while old and new versions run side by side.
@@ -158,10 +237,10 @@ mod tests {
         };
         let region = Region::parse("us-east-1").expect("valid");
         let scope = Scope { account: AccountName::default(), region };
-        let token = write(Fingerprint::new(&scope, &filter), &place());
+        let token = write(Fingerprint::new(&scope, &filter, &[]), &place());
         assert_eq!(
             token,
-            "AUOKgk2feJXbAPFTZQAAAADA1FQHYW1pLTAxMjM0NTY3ODlhYmNkZWYwL2EvYnVja2V0eGgq6XTmjM0"
+            "AUOKgk2feJXbe2jlz4sBAAAAAPFTZQAAAADA1FQHYW1pLTAxMjM0NTY3ODlhYmNkZWYwL2EvYnVja2V0xdxD5dSU7nY"
         );
     }
 

@@ -36,8 +36,6 @@ pub enum GatewayReason {
     TooManyTasks,
     /// Too many requests or distinct queries of the scope wait for EC2.
     TooManyWaiting,
-    /// The maximum number of scopes is in use.
-    TooManyScopes,
     /// The maximum number of watches is open.
     TooManyWatches,
     /// The refresher of the scope panicked.
@@ -133,9 +131,6 @@ impl GatewayReason {
             ),
             Self::TooManyWaiting => {
                 ReasonSpec::retry(1, "too many requests of the account and region wait for EC2")
-            }
-            Self::TooManyScopes => {
-                ReasonSpec::retry(30, "too many accounts and regions are in use")
             }
             Self::TooManyWatches => ReasonSpec::retry(10, "too many watches are open"),
             Self::RequestLost => {

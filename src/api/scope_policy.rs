@@ -13,7 +13,7 @@ const QUOTED_CHARACTERS: usize = 64;
 pub struct ScopePolicy {
     /// Region of a request that names none.
     pub default_region: Option<Region>,
-    /// The only regions that requests may name. Empty allows all regions.
+    /// The regions that requests may name beside the default region.
     pub allowed_regions: BTreeSet<Region>,
 }
 
@@ -42,7 +42,7 @@ impl ScopePolicy {
             }
             (_, given) => fields::name(violations, "region", given, Region::parse)?,
         };
-        if self.allowed_regions.is_empty() || self.allowed_regions.contains(&region) {
+        if self.default_region.as_ref() == Some(&region) || self.allowed_regions.contains(&region) {
             return Some(region);
         }
         let allowed = self.allowed_list();
@@ -52,7 +52,9 @@ impl ScopePolicy {
 
     fn allowed_list(&self) -> String {
         let mut list = String::new();
-        for region in &self.allowed_regions {
+        let regions: BTreeSet<_> =
+            self.default_region.iter().chain(&self.allowed_regions).collect();
+        for region in regions {
             let separator = if list.is_empty() { "" } else { ", " };
             // Writing to a String does not fail.
             let _ = write!(list, "{separator}{region}");

@@ -1,4 +1,4 @@
-//! How an answer came about, by name.
+//! How an answer came about, and why there is none.
 
 use std::{
     sync::{Arc, Weak},
@@ -7,57 +7,64 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{query::Freshness, snapshot::Snapshot};
+use super::{freshness::Freshness, reading::Reading, snapshot::Snapshot};
 use crate::domain::{CallTime, UpstreamError};
 
-/// A ledger that knows what was needed.
+/// An answer.
 #[derive(Clone, Debug)]
 pub struct CacheRead {
-    /// To read the answer from.
+    /// The answer.
+    pub reading: Arc<Reading>,
+    /// The snapshot that it was read from.
     pub snapshot: Arc<Snapshot>,
-    /// What it knows of what was needed.
-    pub known: Freshness,
     /// How it came about.
     pub outcome: Outcome,
-    /// When the answer was found.
+    /// When it was found.
     pub at: Instant,
 }
 
 impl CacheRead {
-    /// The oldest call that the answer rests on. None where it can't change any more.
+    /// The oldest call that the answer rests on. None if the answer cannot change any more.
     #[must_use]
     pub fn as_of(&self) -> Option<CallTime> {
-        self.known.as_of()
+        self.reading.freshness.as_of()
     }
 
-    /// What an answer that is read from it rests on.
+    /// Tells later whether the answer still holds.
     #[must_use]
     pub fn validator(&self) -> Validator {
-        Validator::new(&self.snapshot, self.known)
+        Validator::new(&self.snapshot, self.reading.freshness)
+    }
+
+    /// Whether an answer that was read before is the same: from the same snapshot, and as new.
+    #[must_use]
+    pub fn is_as(&self, validator: &Validator) -> bool {
+        validator.freshness == self.reading.freshness && validator.is_of(&self.snapshot)
     }
 
     /// How old the answer is.
     #[must_use]
     pub fn age(&self) -> Duration {
-        self.known.age(self.at)
+        self.reading.freshness.age(self.at)
     }
 }
 
-/// What an answer was read from, to find out later whether it still holds. Keeps no ledger alive.
+/// What an answer was read from, to find out later whether it still holds. Keeps no snapshot alive.
 #[derive(Clone, Debug)]
 pub struct Validator {
     snapshot: Weak<Snapshot>,
-    pub(super) known: Freshness,
+    pub(super) freshness: Freshness,
 }
 
 impl Validator {
-    /// This ledger, and what it knows of the question.
+    /// Of an answer that was read from a snapshot and is this new.
     #[must_use]
-    pub fn new(snapshot: &Arc<Snapshot>, known: Freshness) -> Self {
-        Self { snapshot: Arc::downgrade(snapshot), known }
+    pub fn new(snapshot: &Arc<Snapshot>, freshness: Freshness) -> Self {
+        Self { snapshot: Arc::downgrade(snapshot), freshness }
     }
 
-    /// Whether it is this ledger. As long as it is remembered, no other can have its place.
+    /// Whether the answer was read from this snapshot. While the validator lives, no other snapshot can
+    /// have the same address.
     #[must_use]
     pub fn is_of(&self, snapshot: &Arc<Snapshot>) -> bool {
         std::ptr::eq(self.snapshot.as_ptr(), Arc::as_ptr(snapshot))
@@ -67,17 +74,17 @@ impl Validator {
 /// How an answer came about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was known, and fresh enough.
+    /// It was known, and new enough.
     Hit,
-    /// It was known, a little too old, and is being refreshed behind this answer.
+    /// It was known and a little too old; the cache refreshes it in the background.
     StaleWhileRevalidate,
-    /// It was known, too old, and EC2 cannot be asked at present.
+    /// It was known and too old, and EC2 cannot be asked at present.
     StaleIfError(StaleReason),
     /// EC2 was asked.
     Fetched {
         /// Why what was known did not do.
         why: ForwardReason,
-        /// A call for others served this caller too.
+        /// The call had been started, or was also made, for another request.
         collapsed: bool,
     },
 }
@@ -93,14 +100,14 @@ pub enum StaleReason {
     Failed(UpstreamError),
 }
 
-/// Why a question went to EC2 (RFC 9211, section 2.2).
+/// Why a request went to EC2 (RFC 9211, section 2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardReason {
     /// Nothing was known.
     Miss,
-    /// What was known was older than the TTL.
+    /// The known answer was older than the TTL.
     Stale,
-    /// What was known was older than the request allowed.
+    /// The known answer was older than the request allowed.
     Request,
 }
 
@@ -113,23 +120,20 @@ pub enum CacheError {
     /// EC2 refused the same a moment ago, and was not asked again.
     #[error("{error}")]
     Remembered {
-        /// What EC2 said then.
+        /// EC2's refusal.
         error: UpstreamError,
-        /// For how long it is remembered yet.
+        /// How long it is still remembered.
         left: Duration,
     },
     /// Too many callers wait in this scope.
     #[error("too many requests wait for EC2 already; try again in a moment")]
     TooManyWaiting,
-    /// The ledger has no room for more tasks.
+    /// There is no room for more tasks.
     #[error(
-        "this account and region has more tasks than the gateway keeps; ask for the newest, or name fewer"
+        "the gateway has no room for more tasks of this account and region; ask for the newest, or name images"
     )]
     TooManyTasks,
-    /// Too many scopes are in use.
-    #[error("too many accounts and regions are in use at once; try again later")]
-    TooManyScopes,
-    /// The keeper died; the next request starts a new one.
+    /// The refresher died. The next request starts a new one.
     #[error("the request was lost inside the gateway; try again")]
     RefresherLost,
 }

@@ -1,105 +1,156 @@
-//! The keeper: one task per scope, alive while something is needed. It plans, makes one call,
-//! merges the answer, tells whoever is satisfied, and begins again.
+//! The refresher: one task per scope, alive while something is pending. It tells what is known, plans,
+//! makes one call, merges the answer, and begins again. Coalescing, joining and batching are nothing
+//! but this loop.
 
-use std::{sync::Arc, task::Poll, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::time::{Instant, timeout};
 use tower::{Service as _, ServiceExt as _};
 
 use super::{
+    assess::assess,
+    coverage::Position,
+    fetch::Fetch,
     outcome::{CacheError, StaleReason},
-    plan::{Gap, PendingQuery, Plan, find_gap},
-    scope::{Refusal, ScopeCache, State, WaitOutcome},
-    snapshot::{Fetch, Snapshot},
-    wait_queue::WaitQueue,
+    planner::{PendingGap, Plan, Planner, QueryId},
+    query::{PendingQuery, Query},
+    reading::{Assessment, Gap, Reading},
+    refusals::Refusal,
+    room::Kept,
+    shared::Shared,
+    snapshot::Snapshot,
+    wait_queue::WaitOutcome,
 };
 use crate::domain::{
-    CallTime, DescribeRequest, DescribeResponse, ErrorKind, GatewayCode, ImageId, NextToken,
+    Answer, CallTime, DescribeRequest, DescribeResponse, GatewayCode, ImageId, ListingFilter,
     Upstream, UpstreamError,
 };
 
-/// A token that EC2 refuses restarts the walk. Where it was given by the answer just before, and this
-/// often in a row, it is EC2's answer.
-const TOKENS_REFUSED_IN_A_ROW: u32 = 3;
-
-/// Whoever takes an old answer does not wait for longer. An attempt of a call takes well under a second;
-/// one that fails is made again as the call budget admits it, which may take a minute.
+/// A caller that takes an old answer waits no longer than this. An attempt takes well under a second; a
+/// call that fails is tried again as the call budget admits it, which may take a minute.
 const SLOW: Duration = Duration::from_secs(2);
 
-/// Starts a keeper unless there is one.
-pub(super) fn spawn_if_idle(cache: &Arc<ScopeCache>, state: &mut State) {
-    if !state.running {
+/// Images and queries that are assessed before other tasks of the runtime get their turn.
+const ASSESSED_AT_ONCE: usize = 1_000;
+
+/// Queries whose tasks stay while they wait although there is no room: those that wait longest.
+const KEPT_QUERIES: usize = 64;
+
+/// Starts a refresher unless one is alive.
+pub(super) fn spawn_if_idle(shared: &Arc<Shared>) {
+    let mut state = shared.state();
+    if !state.running && !state.is_idle() {
         state.running = true;
-        tokio::spawn(Refresher::new(cache.clone()).run());
+        tokio::spawn(Refresher::new(shared.clone()).run());
     }
 }
 
 struct Refresher {
-    cache: Arc<ScopeCache>,
-    plan: Plan,
-    tokens_refused: u32,
-    /// The token that the newest answer gave.
-    token: Option<NextToken>,
-    /// Nothing was needed any more, and callers know it.
+    shared: Arc<Shared>,
+    planner: Planner,
+    /// What pending queries lack of the snapshot with this version.
+    gaps: Vec<PendingGap>,
+    version: u64,
+    /// Where EC2 refused a token, so that the walk of a listing had to begin again.
+    restarts: HashMap<ListingFilter, Position>,
+    /// A look-up that failed with `AuthFailure`, until the listing shows whether that is about all.
+    auth_failure: Option<AuthFailure>,
+    /// Nothing was pending any more, and callers know it.
     finished: bool,
 }
 
-/// Where the keeper goes, also when it panics: who waits is told by the closing channel, and the
-/// next to ask starts a new keeper on the same ledger.
+/// The limits of reading at present.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Pages for images that look-ups do not tell.
+    may_read_further: bool,
+    /// There is no room for pages below the first one.
+    is_full: bool,
+}
+
+/// A look-up that failed with `AuthFailure`.
+struct AuthFailure {
+    images: Vec<ImageId>,
+    error: UpstreamError,
+    at: CallTime,
+}
+
+/// Runs when the task exits, also by a panic. The channels of the waiting callers close, and the next
+/// request starts a new refresher on the same snapshot.
 impl Drop for Refresher {
     fn drop(&mut self) {
-        if self.finished {
-            return;
+        if !self.finished {
+            // A runtime that shuts down drops refreshers, too.
+            if std::thread::panicking() {
+                tracing::error!(
+                    scope = %self.shared.scope,
+                    "the refresher of a scope panicked; the next request starts a new one"
+                );
+            }
+            let mut state = self.shared.state();
+            state.running = false;
+            state.serve_stale = None;
+            state.to_give = 0;
+            state.clear();
         }
-        // A runtime that shuts down drops refreshers, too.
-        if std::thread::panicking() {
-            tracing::error!(
-                scope = %self.cache.scope,
-                "the refresher of a scope panicked; the next request starts a new one"
-            );
-        }
-        let mut state = self.cache.state();
-        state.running = false;
-        state.serve_stale = None;
-        state.queue = WaitQueue::default();
     }
 }
 
 impl Refresher {
-    fn new(cache: Arc<ScopeCache>) -> Self {
-        Self { cache, plan: Plan::default(), tokens_refused: 0, token: None, finished: false }
-    }
-
-    async fn run(mut self) {
-        let mut upstream = self.cache.upstream.clone();
-        // The plan is made when a call may start, not when the wait for it begins: what arrives
-        // while the budget is spent is part of it.
-        while self.has_pending_queries() {
-            if let Err(error) = self.admission(&mut upstream).await {
-                self.fail_where(None, &error, |_, _| true);
-                continue;
-            }
-            let Some(fetch) = self.next_fetch() else { continue };
-            let at = CallTime::now();
-            let request = DescribeRequest { target: fetch.target(), dry_run: false };
-            let mut asking = upstream.call(request);
-            let answer = match timeout(SLOW, &mut asking).await {
-                Ok(answer) => answer,
-                Err(_) => self.serving_stale(StaleReason::Slow, asking).await,
-            };
-            self.settle(&fetch, answer, at);
+    fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            planner: Planner::default(),
+            gaps: Vec::new(),
+            version: 0,
+            restarts: HashMap::new(),
+            auth_failure: None,
+            finished: false,
         }
     }
 
-    /// Whether anything is needed. If not, the keeper is retired under the same lock under which
-    /// callers look for one.
-    fn has_pending_queries(&mut self) -> bool {
-        let snapshot = self.snapshot();
-        let mut state = self.cache.state();
-        self.dismiss(&mut state, &snapshot);
-        state.running = !state.queue.is_empty();
+    async fn run(mut self) {
+        let mut upstream = self.shared.upstream.clone();
+        loop {
+            self.assess().await;
+            self.give_room();
+            if self.is_finished() {
+                return;
+            }
+            if self.gaps.is_empty() {
+                continue;
+            }
+            // The plan is made when a call may start, not when the wait for it begins: what arrives
+            // while the budget is spent is part of it.
+            if let Err(error) = self.admission(&mut upstream).await {
+                self.fail_all(&error, None);
+                continue;
+            }
+            self.assess().await;
+            let Some(plan) = self.plan() else { continue };
+            let request = DescribeRequest::new(plan.fetch.target(), false);
+            let (attempt, started) = (request.attempt.clone(), CallTime::now());
+            let mut call = upstream.call(request);
+            let result = match timeout(SLOW, &mut call).await {
+                Ok(result) => result,
+                Err(_) => self.serving_stale(StaleReason::Slow, call).await,
+            };
+            self.settle(&plan, result, attempt.started().unwrap_or(started));
+        }
+    }
+
+    /// Whether nothing is pending. The refresher ends under the same lock under which callers look for
+    /// one.
+    fn is_finished(&mut self) -> bool {
+        let mut state = self.shared.state();
+        state.running = !state.is_idle();
         self.finished = !state.running;
-        state.running
+        self.finished
     }
 
     /// Waits until the budget has a call for this scope.
@@ -111,203 +162,358 @@ impl Refresher {
         self.serving_stale(StaleReason::BudgetSpent, ready).await.map(|_| ())
     }
 
-    /// Whoever takes an old answer need not wait for this.
+    /// Callers that take an old answer need not wait for this.
     async fn serving_stale<T>(&self, reason: StaleReason, work: impl Future<Output = T>) -> T {
-        {
-            let mut state = self.cache.state();
-            state.serve_stale = Some(reason.clone());
-            state.queue.serve_stale(|| WaitOutcome::Stale(reason.clone()));
-        }
+        self.shared.state().serve_stale(&reason);
         let done = work.await;
-        self.cache.state().serve_stale = None;
+        self.shared.state().serve_stale = None;
         done
     }
 
-    fn next_fetch(&mut self) -> Option<Fetch> {
-        let snapshot = self.snapshot();
-        let mut state = self.cache.state();
-        self.dismiss(&mut state, &snapshot);
-        let pending_queries = state.queue.pending_queries();
-        let fetch = self.plan.next(&snapshot, &pending_queries);
-        if fetch.is_none() && !pending_queries.is_empty() {
-            // A fault in the plan must not become a keeper that turns in circles.
-            tracing::error!(scope = %self.cache.scope, "the plan has no call for {pending_queries:?}");
-            state.queue.fail(None, |_| true, || WaitOutcome::Refused(CacheError::RefresherLost));
+    /// Answers the queries that the snapshot answers, refuses those that find no room, and finds the
+    /// gaps of the others. Each query is assessed once for each snapshot.
+    async fn assess(&mut self) {
+        let snapshot = self.shared.snapshot();
+        let mut assessed = HashMap::new();
+        for gap in self.gaps.drain(..) {
+            if self.version == snapshot.version() {
+                assessed.insert(gap.id, gap);
+            }
         }
-        fetch
+        self.version = snapshot.version();
+        let limits = Limits {
+            may_read_further: self.shared.may_read_further(Instant::now()),
+            is_full: self.shared.room.is_full_for(&self.shared.holding),
+        };
+        let pending = self.shared.state().pending();
+        let mut work = 0;
+        for (id, pending) in pending {
+            if let Some(gap) = assessed.remove(&id)
+                && gap.not_before == pending.not_before
+                && (limits.may_read_further || !gap.is_optional)
+            {
+                self.gaps.push(gap);
+                continue;
+            }
+            if let Query::Images { images, .. } = &*pending.query {
+                self.planner.wanted(images);
+            }
+            work += 1 + pending.query.images();
+            if work > ASSESSED_AT_ONCE {
+                work = 0;
+                tokio::task::yield_now().await;
+            }
+            self.gaps.extend(self.assess_query(id, &pending, &snapshot, limits));
+        }
     }
 
-    /// Tells whoever is satisfied, forgets whoever has gone away, and refuses what there is no room
-    /// for.
-    fn dismiss(&self, state: &mut State, snapshot: &Arc<Snapshot>) {
-        state.queue.dismiss(
-            |query| query.freshness(snapshot),
-            || WaitOutcome::Satisfied(snapshot.clone()),
-        );
-        if snapshot.len() >= self.cache.settings.max_tasks {
-            let no_room = |pending_query: PendingQuery<'_>| {
-                find_gap(snapshot, pending_query).is_some_and(|gap| gap.adds_tasks(snapshot))
-            };
-            state.queue.fail(None, no_room, || WaitOutcome::Refused(CacheError::TooManyTasks));
+    /// Finds the gap of a query. None if the query is answered or refused.
+    fn assess_query(
+        &self,
+        id: QueryId,
+        pending: &PendingQuery,
+        snapshot: &Arc<Snapshot>,
+        limits: Limits,
+    ) -> Option<PendingGap> {
+        let (gap, is_optional) = match assess(snapshot, &pending.query, pending.not_before) {
+            Assessment::Missing(gap) => (gap, false),
+            Assessment::Fresh(reading) => match &reading.further {
+                Some(page) if limits.may_read_further => (Gap::page(page.clone()), true),
+                _ => {
+                    self.answer(id, reading, snapshot);
+                    return None;
+                }
+            },
+        };
+        if limits.is_full && needs_room(&pending.query, &gap) {
+            self.shared.tasks_log.refused(self.shared.settings.max_tasks);
+            self.refuse(id, &CacheError::TooManyTasks);
+            return None;
         }
+        if !limits.is_full {
+            self.shared.tasks_log.admitted();
+        }
+        let PendingQuery { not_before, caller, .. } = *pending;
+        Some(PendingGap { id, caller, not_before, gap, is_optional })
+    }
+
+    fn answer(&self, id: QueryId, reading: Reading, snapshot: &Arc<Snapshot>) {
+        let mut state = self.shared.state();
+        let arrivals = state.arrivals_at_call;
+        state.queue_of(id).answer(id, &Arc::new(reading), snapshot, arrivals);
+    }
+
+    fn refuse(&self, id: QueryId, error: &CacheError) {
+        let mut state = self.shared.state();
+        state.queue_of(id).fail(id, None, || WaitOutcome::Refused(error.clone()));
+    }
+
+    fn plan(&mut self) -> Option<Plan> {
+        let snapshot = self.shared.snapshot();
+        let gaps = &self.gaps;
+        self.restarts.retain(|filter, _| gaps.iter().any(|gap| gap.may_read(filter)));
+        let mut plan = self.planner.next(&snapshot, gaps);
+        if plan.is_none() && !gaps.is_empty() {
+            // A fault in the planner must not become a refresher that turns in circles.
+            tracing::error!(scope = %self.shared.scope, "the plan has no call for {:?}", self.gaps);
+            for gap in &self.gaps {
+                self.refuse(gap.id, &CacheError::RefresherLost);
+            }
+            self.gaps.clear();
+        }
+        if let Some(failure) = &self.auth_failure {
+            plan = Some(Plan::proof(&snapshot, &self.gaps, &failure.images));
+        }
+        let plan = plan?;
+        let mut state = self.shared.state();
+        state.call_starts(&plan.queries);
+        for gap in &self.gaps {
+            if gap.is_optional && plan.queries.contains(&gap.id) {
+                state.reads_further(Instant::now());
+                break;
+            }
+        }
+        drop(state);
+        Some(plan)
     }
 
     fn settle(
         &mut self,
-        fetch: &Fetch,
-        answer: Result<DescribeResponse, UpstreamError>,
+        plan: &Plan,
+        result: Result<DescribeResponse, UpstreamError>,
         at: CallTime,
     ) {
-        match answer {
-            Ok(DescribeResponse::Tasks(answer)) => {
-                self.token.clone_from(&answer.next);
-                if matches!(fetch, Fetch::Page { token: Some(_), .. }) {
-                    self.tokens_refused = 0;
-                }
-                let snapshot = self.snapshot();
-                let mut state = self.cache.state();
-                self.plan.learn(fetch, &answer.tasks, &snapshot, &state.queue.pending_queries());
-                drop(state);
-                let snapshot = snapshot.merge(fetch, &answer, at);
-                let most = self.cache.settings.max_tasks;
-                self.publish(if snapshot.len() > most { snapshot.cut_to(most) } else { snapshot });
+        match result {
+            Ok(DescribeResponse::Tasks(answer)) => self.settle_answer(plan, &answer, at),
+            Ok(DescribeResponse::Permitted) => {
+                self.fail(
+                    plan,
+                    &unreadable(GatewayCode::UnexpectedDryRun, "EC2 answered as if to a dry run"),
+                    at,
+                );
             }
-            Ok(DescribeResponse::Permitted) => self.fail(fetch, at, &answered_as_dry_run()),
             Err(error) => {
-                tracing::debug!(scope = %self.cache.scope, code = %error.code, "EC2 call failed: {error}");
-                self.settle_error(fetch, &error, at);
+                tracing::debug!(scope = %self.shared.scope, code = %error.code, "EC2 call failed: {error}");
+                self.settle_error(plan, error, at);
             }
         }
     }
 
-    fn settle_error(&mut self, fetch: &Fetch, error: &UpstreamError, at: CallTime) {
+    fn settle_answer(&mut self, plan: &Plan, answer: &Answer, at: CallTime) {
+        let fetch = &plan.fetch;
+        let snapshot = self.shared.snapshot();
+        if let Some(next) = &answer.next
+            && snapshot.repeats(fetch, next)
+        {
+            self.fail(
+                plan,
+                &unreadable(
+                    GatewayCode::MalformedAnswer,
+                    "EC2 gave a NextToken that it had given before",
+                ),
+                at,
+            );
+            return;
+        }
         match fetch {
-            Fetch::Page { filter, token: Some(token), .. } if error.blames_the_token() => {
-                self.publish(self.snapshot().forget_token(filter, token));
-                self.tokens_refused += u32::from(self.token.as_ref() == Some(token));
-                if self.tokens_refused >= TOKENS_REFUSED_IN_A_ROW {
-                    self.tokens_refused = 0;
-                    self.fail(fetch, at, error);
+            Fetch::Images(images) => self.planner.clear(images),
+            Fetch::Page { filter, start } => {
+                if filter.is_empty() {
+                    self.planner.page_read(&answer.tasks);
+                }
+                if self.restarts.get(filter).is_some_and(|refused| start.from >= *refused) {
+                    self.restarts.remove(filter);
                 }
             }
-            Fetch::Images(images) if error.blames_an_image() => self.blame(images, error, at),
+        }
+        self.shared.state().refusals.answered(fetch, at);
+        self.publish(snapshot.merge(fetch, answer, at));
+        if let Some(AuthFailure { images, error, at }) = self.auth_failure.take() {
+            self.blame(&images, &error, at);
+        }
+    }
+
+    fn settle_error(&mut self, plan: &Plan, error: UpstreamError, at: CallTime) {
+        self.auth_failure = None;
+        match &plan.fetch {
+            Fetch::Images(images) if error.blames_an_image() => self.blame(images, &error, at),
+            Fetch::Images(images) if error.is_auth_failure() => {
+                self.settle_auth_failure(images, error, at);
+            }
+            Fetch::Page { filter, start }
+                if start.token.is_some() && error.may_blame_the_token() =>
+            {
+                self.settle_token(plan, filter, start.from, &error, at);
+            }
+            _ if error.kind.concerns_the_scope() => self.refuse_scope(error, at),
             _ => {
                 if !error.kind.is_transient() {
-                    self.remember(fetch, error, at);
+                    let refusal = self.refusal(&error, at);
+                    self.shared.state().refusals.add(&plan.fetch, &refusal);
                 }
-                self.fail(fetch, at, error);
+                self.fail(plan, &error, at);
             }
         }
     }
 
-    /// EC2 said no: to everything, or to this question.
-    fn remember(&self, fetch: &Fetch, error: &UpstreamError, at: CallTime) {
-        let refusal = self.refusal(error, at);
-        let mut state = self.cache.state();
-        let refusals = &mut state.refusals;
-        refusals.expire(Instant::now());
-        match fetch {
-            _ if concerns_everything(fetch, error) => refusals.scope = Some(refusal),
-            Fetch::Page { filter, .. } => {
-                refusals.listings.insert(filter.clone(), refusal);
-            }
-            Fetch::Images(images) => {
-                refusals.images.extend(images.iter().map(|image| (*image, refusal.clone())));
-            }
+    /// `AuthFailure` of a look-up may be about one image. The next call is for the listing: if EC2 still
+    /// lists, it is. If these images are suspects, EC2 was seen to list since the first such refusal.
+    fn settle_auth_failure(&mut self, images: &[ImageId], error: UpstreamError, at: CallTime) {
+        if self.planner.suspects(images) {
+            self.blame(images, &error, at);
+        } else {
+            self.auth_failure = Some(AuthFailure { images: images.to_vec(), error, at });
         }
     }
 
-    /// EC2 refused a look-up for the sake of an image: those that it names are refused, the others
-    /// are asked for again; where it names none, the set is split until the bad one stands alone.
-    fn blame(&mut self, images: &[ImageId], error: &UpstreamError, at: CallTime) {
-        let named: Vec<_> =
-            images.iter().filter(|image| names(&error.message, image)).copied().collect();
-        let refused = match (images, named.len()) {
-            ([_], _) => images.to_vec(),
-            (_, 0) => return self.plan.bisection.failed(images),
-            _ => named,
-        };
-        let mut snapshot = (*self.snapshot()).clone();
-        for image in &refused {
-            snapshot = snapshot.merge_refusal(image, at);
-        }
-        self.publish(snapshot);
-        let refusal = self.refusal(error, at);
-        self.plan.bisection.refused(&refused);
-        {
-            let mut state = self.cache.state();
-            state.refusals.expire(Instant::now());
-            for image in &refused {
-                state.refusals.images.insert(*image, refusal.clone());
-            }
-        }
-        let asked = Fetch::Images(refused);
-        self.fail_where(Some(at), error, |snapshot, gap| asked.advances(snapshot, gap));
-    }
-
-    /// Fails whoever this call was for. An error is an answer like any other: it counts for those
-    /// whom an answer of the same call would have satisfied, and not for who came later.
-    fn fail(&mut self, fetch: &Fetch, at: CallTime, error: &UpstreamError) {
-        let everything = concerns_everything(fetch, error);
-        if matches!(fetch, Fetch::Page { .. }) {
-            self.plan.learn(fetch, &[], &self.snapshot(), &[]);
-        }
-        self.fail_where(Some(at), error, |snapshot, gap| {
-            // Where a page was walked to for the sake of images, look-ups may still bring them.
-            let has_other_ways =
-                matches!((fetch, gap), (Fetch::Page { token: Some(_), .. }, Gap::Images { .. }));
-            everything || (fetch.advances(snapshot, gap) && !has_other_ways)
-        });
-    }
-
-    fn fail_where(
-        &self,
-        at: Option<CallTime>,
+    /// A token that EC2 refuses restarts the walk once. The second time it is an error.
+    fn settle_token(
+        &mut self,
+        plan: &Plan,
+        filter: &ListingFilter,
+        from: Position,
         error: &UpstreamError,
-        concerned: impl Fn(&Snapshot, &Gap) -> bool,
+        at: CallTime,
     ) {
-        let snapshot = self.snapshot();
-        let concerned = |pending_query: PendingQuery<'_>| {
-            find_gap(&snapshot, pending_query).is_some_and(|gap| concerned(&snapshot, &gap))
-        };
-        let until = at.map(|at| at.instant);
-        self.cache.state().queue.fail(until, concerned, || WaitOutcome::Failed(error.clone()));
+        if self.restarts.insert(filter.clone(), from).is_none() {
+            self.publish(self.shared.snapshot().forget_tokens(filter));
+            return;
+        }
+        self.restarts.remove(filter);
+        let code = &error.code;
+        let message = format!("EC2 refuses the NextTokens that it gives: {code}: {error}");
+        self.fail(plan, &unreadable(GatewayCode::MalformedAnswer, &message), at);
+    }
+
+    /// EC2 refuses everything in the scope.
+    fn refuse_scope(&mut self, mut error: UpstreamError, at: CallTime) {
+        if error.is_auth_failure() {
+            let region = &self.shared.scope.region;
+            let hint = format!("{error} (region {region}; it may not be enabled for the account)");
+            error.message = hint.into();
+        }
+        let refusal = self.refusal(&error, at);
+        self.shared.state().refusals.add_scope(refusal);
+        self.fail_all(&error, Some(at.instant));
+    }
+
+    /// EC2 refused a look-up because of an image: those that it names, or the only one. If it names
+    /// none, the images are asked for apart from others, until the bad one stands alone.
+    fn blame(&mut self, images: &[ImageId], error: &UpstreamError, at: CallTime) {
+        let mut refused = images.to_vec();
+        refused.retain(|image| images.len() == 1 || names(&error.message, image));
+        if refused.is_empty() {
+            self.planner.suspect(images);
+            return;
+        }
+        self.planner.clear(&refused);
+        self.publish(self.shared.snapshot().merge_refusal(
+            &refused,
+            &error.code.to_string().into(),
+            at,
+        ));
+    }
+
+    /// Tells the queries that a call was for. An error is an answer like any other: it counts for those
+    /// callers whom an answer of the same call would have satisfied.
+    fn fail(&mut self, plan: &Plan, error: &UpstreamError, at: CallTime) {
+        self.planner.call_failed(&plan.fetch);
+        let concerned: HashSet<_> = plan.queries.iter().collect();
+        let mut state = self.shared.state();
+        for gap in &self.gaps {
+            if !concerned.contains(&gap.id) {
+                continue;
+            }
+            if gap.is_optional {
+                // There is an answer without the page.
+                state.reads_no_further(Instant::now());
+            } else if !(plan.fetch.is_deep_page() && gap.has_other_ways()) {
+                let queue = state.queue_of(gap.id);
+                queue.fail(gap.id, Some(at.instant), || WaitOutcome::Failed(error.clone()));
+            }
+        }
+    }
+
+    fn fail_all(&mut self, error: &UpstreamError, until: Option<Instant>) {
+        let mut state = self.shared.state();
+        for id in state.all() {
+            state.queue_of(id).fail(id, until, || WaitOutcome::Failed(error.clone()));
+        }
     }
 
     fn refusal(&self, error: &UpstreamError, at: CallTime) -> Refusal {
-        let until = Instant::now() + self.cache.settings.refusal_ttl;
+        let until = Instant::now() + self.shared.settings.refusal_ttl;
         Refusal { at, until, error: error.clone() }
     }
 
-    fn snapshot(&self) -> Arc<Snapshot> {
-        self.cache.snapshot.borrow().clone()
+    /// Gives back tasks if there are too many, in this scope or in another one that needs the room.
+    fn give_room(&mut self) {
+        let asked = std::mem::take(&mut self.shared.state().to_give);
+        let surplus = asked.max(self.shared.room.surplus_of(&self.shared.holding));
+        if surplus == 0 {
+            self.shared.room.ask_others(&self.shared.holding);
+            return;
+        }
+        let snapshot = self.shared.snapshot();
+        self.publish(snapshot.without(surplus, &self.kept(&snapshot)));
+        self.planner.avoid_pages();
+    }
+
+    /// The tasks that are watched, and those that the pending queries that wait longest ask for.
+    fn kept(&self, snapshot: &Snapshot) -> Kept {
+        let mut kept = Kept::default();
+        let pending = {
+            let mut state = self.shared.state();
+            kept.starts.extend(state.watched.keys().map(|key| key.start_time.0));
+            state.pending()
+        };
+        for (_, pending) in pending.into_iter().take(KEPT_QUERIES) {
+            match &*pending.query {
+                Query::Images { images, .. } => kept.images.extend(images.iter().copied()),
+                Query::Listing { filter, after, count } => {
+                    for task in snapshot.tasks.matching(filter, after.as_ref()).take(*count) {
+                        kept.starts.insert(task.key.start_time.0);
+                    }
+                }
+                // A newer task of its image says that look-ups do not tell of it.
+                Query::Task(key) => {
+                    kept.images.insert(key.image_id);
+                }
+            }
+        }
+        kept
     }
 
     fn publish(&self, snapshot: Snapshot) {
-        self.cache.snapshot.send_replace(Arc::new(snapshot));
+        self.shared.holding.set(&snapshot);
+        self.shared.snapshot.send_replace(Arc::new(snapshot));
     }
 }
 
-/// Whether a failure is the answer to all that could be asked: by its kind, or since without the
-/// listing of all tasks nothing can be told.
-fn concerns_everything(fetch: &Fetch, error: &UpstreamError) -> bool {
-    error.kind.concerns_the_scope()
-        || (!error.kind.is_transient()
-            && matches!(fetch, Fetch::Page { filter, .. } if filter.is_empty()))
+/// Whether what is lacking is below the first pages. Watches of one task go on without room, and so does
+/// the listing of what is in progress, which EC2 bounds.
+fn needs_room(query: &Query, gap: &Gap) -> bool {
+    let Some(Fetch::Page { filter, start }) = &gap.page else { return false };
+    let is_deep = start.token.is_some() && *filter != ListingFilter::in_progress();
+    is_deep && !matches!(query, Query::Task(_))
 }
 
-/// Whether EC2's message names an image, and not just one whose ID begins alike.
+/// Whether EC2's message names an image, and not one whose ID begins alike.
 fn names(message: &str, image: &ImageId) -> bool {
-    message
-        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
-        .any(|word| ImageId::parse(word).is_ok_and(|named| named == *image))
+    for word in message.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
+        if ImageId::parse(word).is_ok_and(|named| named == *image) {
+            return true;
+        }
+    }
+    false
 }
 
-fn answered_as_dry_run() -> UpstreamError {
+/// The error of an answer of EC2 that the cache cannot use.
+fn unreadable(code: GatewayCode, message: &str) -> UpstreamError {
     UpstreamError {
-        kind: ErrorKind::MalformedAnswer,
-        code: GatewayCode::UnexpectedDryRun.into(),
-        message: "EC2 answered as if to a dry run".into(),
+        kind: code.kind(),
+        code: code.into(),
+        message: message.into(),
         cause: None,
         request_id: None,
         retry_after: None,

@@ -1,219 +1,162 @@
-//! The cache of one scope: where a caller says what it needs, and gets it or waits for it.
+//! The cache of one scope: a caller says what it asks, and gets the answer or waits for it.
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{
-    sync::{Semaphore, oneshot, watch},
-    time::Instant,
+    sync::{Mutex, Semaphore, watch},
+    time::{Instant, timeout_at},
 };
 use tower::ServiceExt as _;
 
 use super::{
-    Settings,
+    assess::{assess, newest},
+    freshness::Freshness,
     outcome::{CacheError, CacheRead, ForwardReason, Outcome, StaleReason, Validator},
-    plan::PendingQuery,
-    query::{Freshness, Query},
+    query::{CallerKey, PendingQuery, Query},
+    reading::{Assessment, Gap, Reading},
     refresher,
+    room::Room,
+    settings::Settings,
+    shared::{Lane, Shared},
     snapshot::Snapshot,
-    wait_queue::WaitQueue,
+    wait_queue::WaitOutcome,
 };
-use crate::domain::{
-    BoundLog, CallTime, DescribeRequest, DescribeTarget, ImageId, ListingFilter, Scope, Upstream,
-    UpstreamError,
-};
-
-/// Most dry runs of a scope at once, the one whose turn it is included. Each costs a call, so that more
-/// would have to wait for longer than anybody does.
-const DRY_RUNS: usize = 16;
+use crate::domain::{DescribeRequest, DescribeTarget, ListingFilter, Scope, TaskKey, Upstream};
 
 /// The cache of one scope.
 pub struct ScopeCache {
-    pub(super) scope: Scope,
-    pub(super) settings: Arc<Settings>,
-    pub(super) upstream: Upstream,
-    /// The ledger as of now. Who reads it takes a snapshot; who watches is woken by each merge.
-    pub(super) snapshot: watch::Sender<Arc<Snapshot>>,
-    state: Mutex<State>,
-    /// One dry run at a time, so that a storm of them leaves the keeper its share of the budget.
-    dry_runs: Semaphore,
-    /// So many may wait for theirs.
+    shared: Arc<Shared>,
+    /// The newest dry run. The lock is held while one runs: there is one at a time, and all that wait
+    /// for it share it, or the next one.
+    dry_run: Mutex<Option<DryRun>>,
+    /// Callers that may wait for a dry run.
     dry_run_places: Semaphore,
-    /// Log lines of the bounds of this scope.
-    waiting_log: BoundLog,
-    queries_log: BoundLog,
-    tasks_log: BoundLog,
-    /// Rounds that were made in search of idle scopes since it was last used.
-    idle_rounds: AtomicU32,
 }
 
-/// What callers and the keeper share.
-#[derive(Default)]
-pub(super) struct State {
-    /// Who waits for what.
-    pub(super) queue: WaitQueue<WaitOutcome>,
-    /// Refusals of a moment ago.
-    pub(super) refusals: Refusals,
-    /// A keeper is alive.
-    pub(super) running: bool,
-    /// Why whoever takes an old answer should not wait at present.
-    pub(super) serve_stale: Option<StaleReason>,
+/// A dry run that was answered.
+struct DryRun {
+    started: Instant,
+    result: Result<(), CacheError>,
 }
 
-/// What a waiting caller is told.
-pub(super) enum WaitOutcome {
-    /// The ledger knows now.
-    Satisfied(Arc<Snapshot>),
-    /// EC2 said no, or could not be asked.
-    Failed(UpstreamError),
-    /// There is no room for what it needs.
-    Refused(CacheError),
-    /// Whoever takes an old answer should not wait.
-    Stale(StaleReason),
+/// A request, as far as it decides what old answers it takes.
+#[derive(Clone, Copy)]
+struct Terms {
+    now: Instant,
+    max_staleness: Option<Duration>,
+    /// The answer must be from calls that started at this time or later.
+    not_before: Instant,
 }
 
-/// What EC2 refused a moment ago, so that a storm of the same question costs one call.
-#[derive(Default)]
-pub(super) struct Refusals {
-    /// Everything in the scope.
-    pub(super) scope: Option<Refusal>,
-    /// What would be put to EC2 with this filter.
-    pub(super) listings: HashMap<ListingFilter, Refusal>,
-    /// One image.
-    pub(super) images: HashMap<ImageId, Refusal>,
-}
-
-/// One refusal.
-#[derive(Clone)]
-pub(super) struct Refusal {
-    /// When the call started.
-    pub(super) at: CallTime,
-    /// When the cache forgets the refusal.
-    pub(super) until: Instant,
-    /// How.
-    pub(super) error: UpstreamError,
-}
-
-impl Refusals {
-    /// The refusal of a demand, by the same rule of freshness as an answer.
-    fn of(&self, pending_query: PendingQuery<'_>, now: Instant) -> Option<&Refusal> {
-        let counts = |known: &&Refusal| known.counts(pending_query, now);
-        let own = match pending_query.query {
-            Query::Latest { images, .. } => {
-                images.iter().find_map(|image| self.images.get(image).filter(counts))
-            }
-            Query::Listing { filter, .. } => self.listings.get(&filter.listing()).filter(counts),
-            Query::Task(_) => None,
-        };
-        own.or(self.scope.as_ref().filter(counts))
+impl Terms {
+    /// Whether the request takes an answer that is this much older than the TTL. It does not if it says
+    /// how old its answer may be.
+    fn tolerate(self, freshness: Freshness, extra: Duration) -> bool {
+        if self.max_staleness.is_some() || extra.is_zero() || freshness == Freshness::Missing {
+            return false;
+        }
+        match self.not_before.checked_sub(extra) {
+            Some(oldest) => freshness.satisfies(oldest),
+            None => true,
+        }
     }
 
-    /// Forgets what is over.
-    pub(super) fn expire(&mut self, now: Instant) {
-        self.scope.take_if(|known| known.until <= now);
-        self.listings.retain(|_, known| known.until > now);
-        self.images.retain(|_, known| known.until > now);
-    }
-}
-
-impl Refusal {
-    fn counts(&self, pending_query: PendingQuery<'_>, now: Instant) -> bool {
-        self.until > now && Freshness::AsOf(self.at).satisfies(pending_query.not_before)
+    fn why(self, known: Freshness, ttl: Duration) -> ForwardReason {
+        match (known, self.max_staleness) {
+            (Freshness::Missing, _) => ForwardReason::Miss,
+            (_, Some(limit)) if limit < ttl => ForwardReason::Request,
+            _ => ForwardReason::Stale,
+        }
     }
 }
 
 impl ScopeCache {
-    pub(super) fn new(scope: Scope, settings: Arc<Settings>, upstream: Upstream) -> Arc<Self> {
-        let bound_log = |bound| BoundLog::new(bound, Some(scope.clone()));
-        Arc::new(Self {
-            waiting_log: bound_log("waiting requests"),
-            queries_log: bound_log("pending queries"),
-            tasks_log: bound_log("tasks"),
-            scope,
-            settings,
-            upstream,
-            snapshot: watch::Sender::default(),
-            state: Mutex::default(),
-            dry_runs: Semaphore::new(1),
-            dry_run_places: Semaphore::new(DRY_RUNS),
-            idle_rounds: AtomicU32::new(0),
-        })
+    pub(super) fn new(
+        scope: Scope,
+        settings: Arc<Settings>,
+        upstream: Upstream,
+        room: Arc<Room>,
+    ) -> Self {
+        let places = settings.max_waiting.min(Semaphore::MAX_PERMITS);
+        Self {
+            shared: Arc::new(Shared::new(scope, settings, upstream, room)),
+            dry_run: Mutex::new(None),
+            dry_run_places: Semaphore::new(places),
+        }
     }
 
-    /// It is not idle. A flag rather than the time: what is asked for often should not look at the
-    /// clock for it.
-    pub(super) fn mark_used(&self) {
-        self.idle_rounds.store(0, Ordering::Relaxed);
-    }
-
-    /// How many of these rounds, this one included, found it unused.
-    pub(super) fn idle_rounds(&self) -> u32 {
-        self.idle_rounds.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// Whose cache it is.
+    /// The scope.
     #[must_use]
     pub fn scope(&self) -> &Scope {
-        &self.scope
+        &self.shared.scope
     }
 
-    /// The ledger as of now, and of every merge from now on.
+    /// The newest snapshot, and each that follows.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
-        self.snapshot.subscribe()
+        self.shared.snapshot.subscribe()
     }
 
-    /// What is needed, not older than `max_staleness`; without one, not older than the TTL, or a
-    /// little older by the settings. Waits for EC2 where that is not known yet. A caller may give
-    /// up at any time: the call goes on, and harms and delays nobody.
+    /// The latest start time of a task that EC2 has shown. None if no task is known.
+    #[must_use]
+    pub fn newest_start(&self) -> Option<SystemTime> {
+        let snapshot = self.shared.snapshot();
+        let newest = snapshot.tasks_after(None).next()?;
+        Some(newest.key.start_time.0)
+    }
+
+    /// The answer to a query, not older than `max_staleness`; without one, not older than the TTL, or
+    /// a little older as the settings allow. Waits for EC2 if that is not known yet. A caller may
+    /// give up at any time: the call goes on, and harms and delays no other.
     ///
     /// # Errors
-    /// Where EC2 refuses or cannot be asked, and where too many wait already.
+    /// If EC2 refuses or cannot be asked, and if too many callers wait already.
     pub async fn get(
-        self: &Arc<Self>,
+        &self,
         query: Query,
         max_staleness: Option<Duration>,
     ) -> Result<CacheRead, CacheError> {
-        let now = Instant::now();
-        let tolerated = max_staleness.unwrap_or(self.settings.ttl);
-        let not_before = self.not_before(now, max_staleness);
-        let snapshot = self.snapshot.borrow().clone();
-        let known = query.freshness(&snapshot);
-        if known.satisfies(not_before) {
-            return Ok(CacheRead { snapshot, known, outcome: Outcome::Hit, at: now });
-        }
-        let tolerates = |extra: Duration| {
-            let limit = now.checked_sub(tolerated.saturating_add(extra));
-            max_staleness.is_none()
-                && extra > Duration::ZERO
-                && limit.is_none_or(|limit| known.satisfies(limit))
-                && known != Freshness::Missing
+        self.get_until(query, max_staleness, None).await
+    }
+
+    /// As [`Self::get`], but a query about images is answered at the deadline at the latest, about as many
+    /// of its images as are known by then, if that is at least one ([`Reading::images`]).
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn get_until(
+        &self,
+        query: Query,
+        max_staleness: Option<Duration>,
+        deadline: Option<Instant>,
+    ) -> Result<CacheRead, CacheError> {
+        let terms = self.terms(max_staleness);
+        self.shared.mark_used(terms.now);
+        let snapshot = self.shared.snapshot();
+        let gap = match self.find(&snapshot, &query, terms) {
+            Ok(reading) => return Ok(read(reading, snapshot, Outcome::Hit)),
+            Err(gap) => gap,
         };
-        if tolerates(self.settings.stale_while_revalidate) {
-            self.refresh_in_background(&query, not_before);
-            let outcome = Outcome::StaleWhileRevalidate;
-            return Ok(CacheRead { snapshot, known, outcome, at: now });
-        }
-        let takes_stale = tolerates(self.settings.stale_if_error);
-        let why = match (known, max_staleness) {
-            (Freshness::Missing, _) => ForwardReason::Miss,
-            (_, Some(limit)) if limit < self.settings.ttl => ForwardReason::Request,
-            _ => ForwardReason::Stale,
+        let pending = PendingQuery {
+            query: Arc::new(query),
+            not_before: terms.not_before,
+            caller: CallerKey::default(),
         };
-        let (outcome, collapsed) = self.wait(&query, not_before, takes_stale)?;
-        let outcome = outcome.await.map_err(|_| CacheError::RefresherLost)?;
-        self.log_tasks(&outcome);
-        let reason = match outcome {
-            WaitOutcome::Satisfied(snapshot) => {
-                let known = query.freshness(&snapshot);
-                let outcome = Outcome::Fetched { why, collapsed };
-                return Ok(CacheRead { snapshot, known, outcome, at: Instant::now() });
+        let known = newest(&snapshot, &pending.query).unwrap_or_else(Reading::missing);
+        let Settings { stale_while_revalidate, stale_if_error, ttl, .. } = *self.shared.settings;
+        if terms.tolerate(known.freshness, stale_while_revalidate) {
+            self.shared.refresh_in_background(pending, &gap);
+            refresher::spawn_if_idle(&self.shared);
+            return Ok(read(known, snapshot, Outcome::StaleWhileRevalidate));
+        }
+        let takes_stale = terms.tolerate(known.freshness, stale_if_error);
+        let reason = match self.wait(Lane::Lists, &pending, &gap, takes_stale, deadline).await? {
+            WaitOutcome::Met { reading, snapshot, collapsed } => {
+                let outcome = Outcome::Fetched { why: terms.why(known.freshness, ttl), collapsed };
+                return Ok(CacheRead { reading, snapshot, outcome, at: Instant::now() });
             }
             WaitOutcome::Stale(reason) => reason,
             WaitOutcome::Failed(error) if takes_stale && error.kind.is_transient() => {
@@ -222,155 +165,177 @@ impl ScopeCache {
             WaitOutcome::Failed(error) => return Err(CacheError::Upstream(error)),
             WaitOutcome::Refused(error) => return Err(error),
         };
-        Ok(CacheRead {
-            snapshot,
-            known,
-            outcome: Outcome::StaleIfError(reason),
-            at: Instant::now(),
-        })
+        Ok(read(known, snapshot, Outcome::StaleIfError(reason)))
     }
 
-    /// The hit of an answer that was read before, if it is as good as what [`Self::get`] would find:
-    /// how old it is.
+    /// Finds an answer that is new enough, or the gap.
+    fn find(&self, snapshot: &Snapshot, query: &Query, terms: Terms) -> Result<Reading, Gap> {
+        match assess(snapshot, query, terms.not_before) {
+            Assessment::Missing(gap) => Err(gap),
+            Assessment::Fresh(reading) => match &reading.further {
+                Some(page) if self.shared.may_read_further(terms.now) => {
+                    Err(Gap::page(page.clone()))
+                }
+                _ => Ok(reading),
+            },
+        }
+    }
+
+    /// How old the answer is that was read before, if it is as good as what [`Self::get`] would find.
     #[must_use]
     pub fn revalidate(
         &self,
         validator: &Validator,
         max_staleness: Option<Duration>,
     ) -> Option<Duration> {
-        self.mark_used();
-        let now = Instant::now();
-        let holds = validator.known.satisfies(self.not_before(now, max_staleness));
-        (holds && validator.is_of(&self.snapshot.borrow())).then(|| validator.known.age(now))
+        let terms = self.terms(max_staleness);
+        self.shared.mark_used(terms.now);
+        let holds = validator.freshness.satisfies(terms.not_before)
+            && validator.is_of(&self.shared.snapshot.borrow());
+        holds.then(|| validator.freshness.age(terms.now))
     }
 
-    /// The oldest call that would do for a request of now.
-    fn not_before(&self, now: Instant, max_staleness: Option<Duration>) -> Instant {
-        now.checked_sub(max_staleness.unwrap_or(self.settings.ttl)).unwrap_or(now)
-    }
-
-    /// Waits until what is needed is known from a call that started at `since` or later.
+    /// Waits until the answer to a query is known from calls that started at `not_before` or later. For
+    /// watches: they have places of their own among those that wait.
     ///
     /// # Errors
     /// As [`Self::get`].
-    pub async fn refresh(
-        self: &Arc<Self>,
-        query: Query,
-        not_before: Instant,
-    ) -> Result<(), CacheError> {
-        if query.freshness(&self.snapshot.borrow()).satisfies(not_before) {
-            return Ok(());
-        }
-        let (outcome, _) = self.wait(&query, not_before, false)?;
-        let outcome = outcome.await.map_err(|_| CacheError::RefresherLost)?;
-        self.log_tasks(&outcome);
-        match outcome {
-            WaitOutcome::Satisfied(_) | WaitOutcome::Stale(_) => Ok(()),
+    pub async fn refresh(&self, query: Query, not_before: Instant) -> Result<(), CacheError> {
+        self.shared.mark_used(Instant::now());
+        let gap = match assess(&self.shared.snapshot(), &query, not_before) {
+            Assessment::Fresh(_) => return Ok(()),
+            Assessment::Missing(gap) => gap,
+        };
+        let (query, caller) = (Arc::new(query), CallerKey::default());
+        let pending = PendingQuery { query, not_before, caller };
+        match self.wait(Lane::Watches, &pending, &gap, false, None).await? {
+            WaitOutcome::Met { .. } | WaitOutcome::Stale(_) => Ok(()),
             WaitOutcome::Failed(error) => Err(CacheError::Upstream(error)),
             WaitOutcome::Refused(error) => Err(error),
         }
     }
 
-    /// Asks EC2 only whether the call is permitted. Never cached and never shared.
+    /// Asks EC2 only whether the call is permitted, by a dry run that starts at `not_before` or later.
+    /// Callers share it.
     ///
     /// # Errors
-    /// Where it is not, or EC2 cannot be asked.
-    pub async fn dry_run(&self) -> Result<(), CacheError> {
-        let request = DescribeRequest {
-            target: DescribeTarget::Listing { filter: ListingFilter::default(), next: None },
-            dry_run: true,
-        };
+    /// If it is not permitted, or EC2 cannot be asked.
+    pub async fn dry_run(&self, not_before: Instant) -> Result<(), CacheError> {
         let _place = self.dry_run_places.try_acquire().map_err(|_| CacheError::TooManyWaiting)?;
-        let _turn = self.dry_runs.acquire().await.map_err(|_| CacheError::RefresherLost)?;
-        let answer = self.upstream.clone().oneshot(request).await;
-        answer.map(|_| ()).map_err(CacheError::Upstream)
-    }
-
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        // Each change of the state is complete before anything can panic.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait(
-        self: &Arc<Self>,
-        query: &Query,
-        not_before: Instant,
-        takes_stale: bool,
-    ) -> Result<(oneshot::Receiver<WaitOutcome>, bool), CacheError> {
-        let (mut state, now) = (self.state(), Instant::now());
-        if let Some(refusal) = state.refusals.of(PendingQuery { query, not_before }, now) {
-            let (error, left) = (refusal.error.clone(), refusal.until - now);
-            return Err(CacheError::Remembered { error, left });
-        }
-        if !state.has_room(query, &self.settings) {
-            state.queue.forget_gone();
-            if !state.has_room(query, &self.settings) {
-                self.log_no_room(&state);
-                return Err(CacheError::TooManyWaiting);
-            }
-        }
-        self.waiting_log.admitted();
-        self.queries_log.admitted();
-        let (sender, receiver) = oneshot::channel();
-        if let Some(reason) = state.serve_stale.clone().filter(|_| takes_stale) {
-            state.queue.refresh_in_background(query.clone(), not_before);
-            // The receiver is in our hands, so this cannot fail.
-            let _ = sender.send(WaitOutcome::Stale(reason));
-            return Ok((receiver, true));
-        }
-        state.queue.wait(query.clone(), not_before, takes_stale, sender);
-        let collapsed = state.running;
-        refresher::spawn_if_idle(self, &mut state);
-        Ok((receiver, collapsed))
-    }
-
-    fn log_no_room(&self, state: &State) {
-        if state.queue.waiting() >= self.settings.max_waiting {
-            self.waiting_log.refused(self.settings.max_waiting);
-        } else {
-            self.queries_log.refused(self.settings.max_queries);
-        }
-    }
-
-    /// Logs a query that has no room among the tasks, or one that has.
-    fn log_tasks(&self, outcome: &WaitOutcome) {
-        match outcome {
-            WaitOutcome::Refused(CacheError::TooManyTasks) => {
-                self.tasks_log.refused(self.settings.max_tasks);
-            }
-            WaitOutcome::Satisfied(snapshot) if snapshot.len() < self.settings.max_tasks => {
-                self.tasks_log.admitted();
-            }
-            WaitOutcome::Satisfied(_)
-            | WaitOutcome::Failed(_)
-            | WaitOutcome::Refused(_)
-            | WaitOutcome::Stale(_) => {}
-        }
-    }
-
-    /// Over a bound it is left out: who asked has an answer, and the next to ask brings it again.
-    fn refresh_in_background(self: &Arc<Self>, query: &Query, not_before: Instant) {
-        let mut state = self.state();
-        if state.refusals.of(PendingQuery { query, not_before }, Instant::now()).is_none()
-            && state.has_room(query, &self.settings)
+        let mut newest = self.dry_run.lock().await;
+        if let Some(DryRun { started, result }) = &*newest
+            && *started >= not_before
         {
-            state.queue.refresh_in_background(query.clone(), not_before);
-            refresher::spawn_if_idle(self, &mut state);
+            return result.clone();
+        }
+        let listing = DescribeTarget::Listing { filter: ListingFilter::default(), next: None };
+        let started = Instant::now();
+        let answer =
+            self.shared.upstream.clone().oneshot(DescribeRequest::new(listing, true)).await;
+        let result = answer.map(|_| ()).map_err(CacheError::Upstream);
+        *newest = Some(DryRun { started, result: result.clone() });
+        result
+    }
+
+    /// Keeps a task while the guard lives, also if there is no room.
+    #[must_use]
+    pub fn keep(&self, key: &TaskKey) -> KeptTask {
+        *self.shared.state().watched.entry(key.clone()).or_default() += 1;
+        KeptTask { shared: self.shared.clone(), key: key.clone() }
+    }
+
+    /// Another scope needs room: gives back some of the tasks below the first page.
+    pub(super) fn give_room(&self, tasks: usize) {
+        self.shared.state().to_give = tasks;
+        refresher::spawn_if_idle(&self.shared);
+    }
+
+    /// How many tasks this scope has to give back.
+    pub(super) fn surplus(&self) -> usize {
+        self.shared.room.surplus_of(&self.shared.holding)
+    }
+
+    /// How many callers of [`Self::get`] wait, and with how many queries.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        self.shared.state().waiting()
+    }
+
+    fn terms(&self, max_staleness: Option<Duration>) -> Terms {
+        let now = Instant::now();
+        let tolerated = max_staleness.unwrap_or(self.shared.settings.ttl);
+        Terms { now, max_staleness, not_before: now.checked_sub(tolerated).unwrap_or(now) }
+    }
+
+    async fn wait(
+        &self,
+        lane: Lane,
+        pending: &PendingQuery,
+        gap: &Gap,
+        takes_stale: bool,
+        deadline: Option<Instant>,
+    ) -> Result<WaitOutcome, CacheError> {
+        let mut ticket = self.shared.wait(lane, pending.clone(), gap, takes_stale)?;
+        refresher::spawn_if_idle(&self.shared);
+        if let Some(deadline) = deadline {
+            match timeout_at(deadline, &mut ticket.outcome).await {
+                Ok(outcome) => return outcome.map_err(|_| CacheError::RefresherLost),
+                Err(_) => {
+                    if let Some(outcome) = self.known_so_far(pending) {
+                        return Ok(outcome);
+                    }
+                }
+            }
+        }
+        (&mut ticket.outcome).await.map_err(|_| CacheError::RefresherLost)
+    }
+
+    /// The answer about the first images of a query. None if no image is known.
+    fn known_so_far(&self, pending: &PendingQuery) -> Option<WaitOutcome> {
+        let snapshot = self.shared.snapshot();
+        let mut query = pending.query.clone();
+        if let Assessment::Missing(gap) = assess(&snapshot, &query, pending.not_before) {
+            if gap.resolved == 0 {
+                return None;
+            }
+            query = Arc::new(query.of_first_images(gap.resolved));
+        }
+        match assess(&snapshot, &query, pending.not_before) {
+            Assessment::Missing(_) => None,
+            Assessment::Fresh(mut reading) => {
+                reading.more |= reading.images < pending.query.images();
+                let reading = Arc::new(reading);
+                Some(WaitOutcome::Met { reading, snapshot, collapsed: false })
+            }
         }
     }
 }
 
-impl State {
-    /// Whether one more caller may wait for this.
-    fn has_room(&self, query: &Query, settings: &Settings) -> bool {
-        self.queue.waiting() < settings.max_waiting
-            && (self.queue.queries() < settings.max_queries || self.queue.contains(query))
+fn read(reading: Reading, snapshot: Arc<Snapshot>, outcome: Outcome) -> CacheRead {
+    CacheRead { reading: Arc::new(reading), snapshot, outcome, at: Instant::now() }
+}
+
+/// Keeps a task although there is no room.
+pub struct KeptTask {
+    shared: Arc<Shared>,
+    key: TaskKey,
+}
+
+impl Drop for KeptTask {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        if let Some(count) = state.watched.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                state.watched.remove(&self.key);
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Weak, atomic::AtomicUsize};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tower::util::BoxCloneSyncService;
 
@@ -380,7 +345,7 @@ mod tests {
             Cache,
             tests::support::{Clock, answer},
         },
-        domain::{AccountName, DescribeResponse, Region, TaskFilter},
+        domain::{AccountName, DescribeResponse, Region, TaskFilter, UpstreamError},
     };
 
     fn scope(region: &str) -> Scope {
@@ -410,9 +375,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_keeper_that_panics_is_replaced_and_the_ledger_is_not_lost() {
-        let cache =
-            cache(|call| call == 1, Settings::default()).scope(&scope("us-east-1")).expect("room");
+    async fn a_refresher_that_panics_is_replaced_and_the_snapshot_is_not_lost() {
+        let cache = cache(|call| call == 1, Settings::default()).scope(&scope("us-east-1"));
         cache.get(all(), None).await.expect("answered");
         tokio::time::advance(Duration::from_secs(1)).await;
         let lost = cache.get(all(), Some(Duration::ZERO)).await;
@@ -422,66 +386,5 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         let fresh = cache.get(all(), Some(Duration::ZERO)).await.expect("by a new refresher");
         assert!(matches!(fresh.outcome, Outcome::Fetched { .. }));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_idle_scope_gives_its_memory_back_and_a_busy_one_is_kept() {
-        let idle = Duration::from_mins(10);
-        let settings = Settings { scope_idle: idle, ..Settings::default() };
-        let cache = cache(|_| false, settings);
-        let (busy, quiet) = (scope("us-east-1"), scope("us-east-2"));
-        let (mut weak_busy, mut weak_quiet) = (Weak::new(), Weak::new());
-        for (scope, weak) in [(&busy, &mut weak_busy), (&quiet, &mut weak_quiet)] {
-            let scope = cache.scope(scope).expect("room");
-            scope.get(all(), None).await.expect("answered");
-            *weak = Arc::downgrade(&scope);
-        }
-        let pass = async |time: Duration| {
-            tokio::time::sleep(time).await;
-            drop(cache.scope(&busy).expect("room"));
-        };
-        for _ in 0..9 {
-            pass(idle / 9).await;
-        }
-        assert!(weak_quiet.upgrade().is_some(), "not idle for long enough");
-        for _ in 0..2 {
-            pass(idle / 9).await;
-        }
-        assert!(weak_quiet.upgrade().is_none(), "given back without anybody asking for it");
-        assert!(weak_busy.upgrade().is_some());
-        let again = cache.scope(&quiet).expect("room").get(all(), None).await.expect("answered");
-        assert!(matches!(again.outcome, Outcome::Fetched { why: ForwardReason::Miss, .. }));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_scope_that_comes_back_has_no_new_budget() {
-        let connects = Arc::new(AtomicUsize::new(0));
-        let counted = connects.clone();
-        let upstream =
-            tower::service_fn(|_: DescribeRequest| async { Ok(DescribeResponse::Permitted) });
-        let connect = move |_: &Scope| {
-            counted.fetch_add(1, Ordering::Relaxed);
-            BoxCloneSyncService::new(upstream)
-        };
-        let settings = Settings { max_scopes: 2, ..Settings::default() };
-        let cache = Cache::new(settings, Arc::new(connect));
-        for _ in 0..10 {
-            for region in ["us-east-1", "us-east-2", "eu-west-1", "eu-west-2"] {
-                drop(cache.scope(&scope(region)).expect("room"));
-            }
-        }
-        assert_eq!(connects.load(Ordering::Relaxed), 4);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn scopes_in_use_are_bounded() {
-        let settings = Settings { max_scopes: 2, ..Settings::default() };
-        let cache = cache(|_| false, settings);
-        let regions = ["us-east-1", "us-east-2", "eu-west-1", "eu-west-2", "eu-west-3"];
-        let held: Vec<_> = regions.iter().map(|region| cache.scope(&scope(region))).collect();
-        assert_eq!(held.iter().filter(|held| held.is_ok()).count(), 4);
-        assert_eq!(held[4].as_ref().err(), Some(&CacheError::TooManyScopes));
-        let again = cache.scope(&scope("us-east-1")).expect("known");
-        assert!(Arc::ptr_eq(&again, held[0].as_ref().expect("held")), "the same one");
     }
 }

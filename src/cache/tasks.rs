@@ -1,21 +1,32 @@
-//! All known tasks of a scope, in the listing's order and by image. Persistent, as the ledger is:
-//! a clone is cheap and shares what does not change.
+//! All known tasks of a scope, in the orders in which they are looked for. Persistent, as the snapshot
+//! is: a clone is cheap and shares what does not change.
 
-use std::{cmp::Reverse, ops::Bound, sync::Arc, time::SystemTime};
+use std::{ops::Bound, sync::Arc};
 
-use equivalent::{Comparable, Equivalent};
 use imbl::{OrdMap, OrdSet};
 
-use crate::domain::{ImageId, StoreImageTask, TaskKey};
+use super::order::{
+    ByBucket, ByImage, ByState, ByTime, Merged, Order, Range, Sorted, kind_of, place, top,
+};
+use crate::domain::{BucketName, ImageId, StoreImageTask, TaskFilter, TaskKey, TaskStateKind};
 
-/// See the module.
+/// The kind of a task's state. None is a word that this gateway does not know.
+type Kind = Option<TaskStateKind>;
+
+const IN_PROGRESS: Kind = Some(TaskStateKind::InProgress);
+const COMPLETED: Kind = Some(TaskStateKind::Completed);
+const FAILED: Kind = Some(TaskStateKind::Failed);
+
+/// All known tasks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tasks {
-    by_time: OrdSet<ByTime>,
-    /// The newest of each image: what is mostly asked for.
+    by_time: OrdSet<Sorted<ByTime>>,
+    by_state: OrdSet<Sorted<ByState>>,
+    by_bucket: OrdSet<Sorted<ByBucket>>,
+    /// The newest task of each image, which most requests ask for.
     latest: OrdMap<ImageId, Arc<StoreImageTask>>,
-    /// All others, for the few images that were stored more than once.
-    older: OrdSet<ByImage>,
+    /// All other tasks, of the few images that were stored more than once.
+    older: OrdSet<Sorted<ByImage>>,
 }
 
 impl Tasks {
@@ -31,43 +42,83 @@ impl Tasks {
     pub(super) fn get(&self, key: &TaskKey) -> Option<&Arc<StoreImageTask>> {
         match self.latest(&key.image_id)? {
             latest if latest.key == *key => Some(latest),
-            _ => self.from(Bound::Included(key)).next().filter(|task| task.key == *key),
+            _ => self.by_time.get(&place(key.clone(), None)).map(Sorted::task),
         }
     }
 
-    /// From a place on, in the listing's order.
-    pub(super) fn from(
-        &self,
-        place: Bound<&TaskKey>,
-    ) -> impl Iterator<Item = &Arc<StoreImageTask>> {
-        self.by_time.range::<_, TaskKey>((place, Bound::Unbounded)).map(|ByTime(task)| task)
+    /// All tasks after a place, in the listing's order.
+    pub(super) fn after(&self, after: Option<&TaskKey>) -> Range<'_> {
+        match after {
+            None => Box::new(self.by_time.iter().map(Sorted::task)),
+            Some(key) => from(&self.by_time, Bound::Excluded(place(key.clone(), None))),
+        }
     }
 
-    pub(super) fn oldest(&self) -> Option<&Arc<StoreImageTask>> {
-        self.by_time.get_max().map(|ByTime(task)| task)
+    /// The tasks after a place that a filter selects, in the listing's order. No other task is looked
+    /// at.
+    pub(super) fn matching(&self, filter: &TaskFilter, after: Option<&TaskKey>) -> Merged<'_> {
+        if filter.states.is_empty() && filter.buckets.is_empty() {
+            return Merged::of(vec![self.after(after)]);
+        }
+        let mut kinds: Vec<Kind> = filter.states.iter().copied().map(Some).collect();
+        if kinds.is_empty() {
+            kinds = vec![None, IN_PROGRESS, COMPLETED, FAILED];
+        }
+        self.of_kinds(&kinds, filter, after)
+    }
+
+    /// The unfinished tasks after a place that a filter selects in some state.
+    pub(super) fn unfinished(&self, filter: &TaskFilter, after: Option<&TaskKey>) -> Merged<'_> {
+        self.of_kinds(&[None, IN_PROGRESS], filter, after)
+    }
+
+    /// The tasks after a place in some states, and in the buckets of a filter if it names any.
+    fn of_kinds(&self, kinds: &[Kind], filter: &TaskFilter, after: Option<&TaskKey>) -> Merged<'_> {
+        let mut ranges = Vec::new();
+        let top = top();
+        let after = after.unwrap_or(&top);
+        for kind in kinds {
+            if filter.buckets.is_empty() {
+                ranges.push(self.in_state(*kind, after));
+            }
+            for bucket in &filter.buckets {
+                ranges.push(self.in_bucket(bucket, *kind, after));
+            }
+        }
+        Merged::of(ranges)
+    }
+
+    fn in_state(&self, kind: Kind, after: &TaskKey) -> Range<'_> {
+        let tasks = from(&self.by_state, Bound::Excluded(place(after.clone(), kind)));
+        Box::new(tasks.take_while(move |task| kind_of(task) == kind))
+    }
+
+    fn in_bucket(&self, bucket: &BucketName, kind: Kind, after: &TaskKey) -> Range<'_> {
+        let (bucket, is_later) = (bucket.clone(), *bucket.as_str() > *after.bucket);
+        let place = place(TaskKey { bucket: bucket.as_str().into(), ..after.clone() }, kind);
+        let start = if is_later { Bound::Included(place) } else { Bound::Excluded(place) };
+        let is_here = move |task: &&Arc<StoreImageTask>| {
+            kind_of(task) == kind && *task.key.bucket == *bucket.as_str()
+        };
+        Box::new(from(&self.by_bucket, start).take_while(is_here))
     }
 
     /// From the oldest to the newest.
     pub(super) fn oldest_first(&self) -> impl Iterator<Item = &Arc<StoreImageTask>> {
-        self.by_time.iter().rev().map(|ByTime(task)| task)
-    }
-
-    /// The last one before a place.
-    pub(super) fn before(&self, place: &TaskKey) -> Option<&Arc<StoreImageTask>> {
-        let above = (Bound::Unbounded, Bound::Excluded(place));
-        self.by_time.range::<_, TaskKey>(above).next_back().map(|ByTime(task)| task)
+        self.by_time.iter().rev().map(Sorted::task)
     }
 
     /// All tasks of an image, newest first.
-    pub(super) fn of(&self, image: &ImageId) -> impl Iterator<Item = &Arc<StoreImageTask>> {
-        self.latest(image).into_iter().chain(self.older(image))
-    }
-
-    fn older(&self, image: &ImageId) -> impl Iterator<Item = &Arc<StoreImageTask>> {
-        self.older
-            .range((Bound::Included(ImageProbe(image)), Bound::Unbounded))
-            .map(|ByImage(task)| task)
-            .take_while(|task| task.key.image_id == *image)
+    pub(super) fn of(&self, image: ImageId) -> impl Iterator<Item = &Arc<StoreImageTask>> {
+        let mut older = None;
+        if !self.older.is_empty() {
+            let start = place(TaskKey { image_id: image, ..top() }, None);
+            older = Some(from(&self.older, Bound::Excluded(start)));
+        }
+        let older = older.into_iter().flatten();
+        self.latest(&image)
+            .into_iter()
+            .chain(older.take_while(move |task| task.key.image_id == image))
     }
 
     /// The newest task of an image.
@@ -77,111 +128,50 @@ impl Tasks {
 
     /// Adds a task, or replaces the one with its key.
     pub(super) fn insert(&mut self, task: Arc<StoreImageTask>) {
+        if let Some(known) = self.get(&task.key).cloned()
+            && kind_of(&known) != kind_of(&task)
+        {
+            self.by_state.remove(&Sorted::new(known.clone()));
+            self.by_bucket.remove(&Sorted::new(known));
+        }
         let image = task.key.image_id;
         match self.latest(&image).cloned() {
             Some(latest) if latest.key < task.key => {
-                self.older.insert(ByImage(task.clone()));
+                self.older.insert(Sorted::new(task.clone()));
             }
             Some(latest) if latest.key > task.key => {
-                self.older.insert(ByImage(latest));
+                self.older.insert(Sorted::new(latest));
                 self.latest.insert(image, task.clone());
             }
             _ => {
                 self.latest.insert(image, task.clone());
             }
         }
-        self.by_time.insert(ByTime(task));
+        self.by_state.insert(Sorted::new(task.clone()));
+        self.by_bucket.insert(Sorted::new(task.clone()));
+        self.by_time.insert(Sorted::new(task));
     }
 
     pub(super) fn remove(&mut self, key: &TaskKey) {
         let Some(task) = self.get(key).cloned() else { return };
         let image = &key.image_id;
-        if self.older.remove(&ByImage(task.clone())).is_none() {
-            let next = self.older(image).next().cloned();
+        if self.older.remove(&Sorted::new(task.clone())).is_none() {
             self.latest.remove(image);
+            let next = self.of(*image).next().cloned();
             if let Some(next) = next {
-                self.older.remove(&ByImage(next.clone()));
+                self.older.remove(&Sorted::new(next.clone()));
                 self.latest.insert(*image, next);
             }
         }
-        self.by_time.remove(&ByTime(task));
+        self.by_state.remove(&Sorted::new(task.clone()));
+        self.by_bucket.remove(&Sorted::new(task.clone()));
+        self.by_time.remove(&Sorted::new(task));
     }
 }
 
-/// A task in the listing's order.
-#[derive(Clone, Debug)]
-struct ByTime(Arc<StoreImageTask>);
-
-/// A task in the order of images, and of the listing among those of one image.
-#[derive(Clone, Debug)]
-struct ByImage(Arc<StoreImageTask>);
-
-impl ByImage {
-    fn key(&self) -> (&ImageId, Reverse<SystemTime>, &str) {
-        let TaskKey { start_time, image_id, bucket } = &self.0.key;
-        (image_id, *start_time, bucket)
-    }
-}
-
-/// Stands before all tasks of its image.
-struct ImageProbe<'a>(&'a ImageId);
-
-impl PartialEq for ByTime {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key == other.0.key
-    }
-}
-
-impl Eq for ByTime {}
-
-impl PartialOrd for ByTime {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for ByTime {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.key.cmp(&other.0.key)
-    }
-}
-
-impl std::borrow::Borrow<TaskKey> for ByTime {
-    fn borrow(&self) -> &TaskKey {
-        &self.0.key
-    }
-}
-
-impl PartialEq for ByImage {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key == other.0.key
-    }
-}
-
-impl Eq for ByImage {}
-
-impl PartialOrd for ByImage {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for ByImage {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.key().cmp(&other.key())
-    }
-}
-
-impl Equivalent<ByImage> for ImageProbe<'_> {
-    fn equivalent(&self, _: &ByImage) -> bool {
-        false
-    }
-}
-
-impl Comparable<ByImage> for ImageProbe<'_> {
-    fn compare(&self, task: &ByImage) -> std::cmp::Ordering {
-        self.0.cmp(&task.0.key.image_id).then(std::cmp::Ordering::Less)
-    }
+/// The tasks of a set from a place on.
+fn from<O: Order + Send + Sync>(set: &OrdSet<Sorted<O>>, start: Bound<Sorted<O>>) -> Range<'_> {
+    Box::new(set.range((start, Bound::Unbounded)).map(Sorted::task))
 }
 
 #[cfg(test)]
@@ -221,9 +211,44 @@ mod tests {
             }
         }
         assert_eq!(tasks.len(), 2);
-        let image = image_id(1);
-        let listed = tasks.from(Bound::Unbounded).chain(tasks.of(&image));
-        let all: Vec<_> = listed.chain(tasks.latest(&image)).collect();
-        assert!(all.len() == 5 && all.iter().all(|task| task.progress == 20), "{all:?}");
+        let all = TaskFilter::default();
+        let listed = tasks.after(None).chain(tasks.of(image_id(1)));
+        let found: Vec<_> = listed.chain(tasks.unfinished(&all, None)).collect();
+        assert_eq!(found.len(), 6);
+        assert!(found.iter().all(|task| task.progress == 20), "{found:?}");
+    }
+
+    /// Tasks of the same start time included: their order is by image, then by bucket.
+    #[test]
+    fn a_filter_selects_what_it_matches_from_any_place_on() {
+        use TaskState::{Completed, Failed, InProgress};
+        let clock = Clock::new();
+        let mut tasks = Tasks::default();
+        let states = [InProgress, Completed, Failed, TaskState::Other("Paused".into())];
+        for number in 0..200_u64 {
+            let state = states[usize::try_from(number % 7 % 4).expect("small")].clone();
+            let mut task = clock.task(number % 11, number / 9, state, 1);
+            task.key.bucket = ["a-bucket", "b-bucket", "c-bucket"][(number % 3) as usize].into();
+            tasks.insert(Arc::new(task));
+        }
+        let all: Vec<_> = tasks.after(None).cloned().collect();
+        let bucket = |name| BucketName::parse(name).expect("valid");
+        for buckets in [vec![], vec!["b-bucket"], vec!["a-bucket", "c-bucket"]] {
+            for states in [vec![], vec![TaskStateKind::Failed], vec![TaskStateKind::InProgress]] {
+                for after in [None, Some(0), Some(57), Some(150)] {
+                    let filter = TaskFilter {
+                        buckets: buckets.iter().copied().map(bucket).collect(),
+                        states: states.iter().copied().collect(),
+                        started_after: None,
+                    };
+                    let rest = after.map_or(0, |place| place + 1);
+                    let expected: Vec<_> =
+                        all[rest..].iter().filter(|task| filter.matches(task)).collect();
+                    let after = after.map(|place| &all[place].key);
+                    let found: Vec<_> = tasks.matching(&filter, after).collect();
+                    assert_eq!(found, expected, "{filter:?} after {after:?}");
+                }
+            }
+        }
     }
 }

@@ -1,188 +1,346 @@
-//! The open needs: who waits for what, and which refreshes nobody waits for. Callers with the same
-//! need stand together, so that a group costs no more than one of them where plans are made.
+//! The callers that wait, and the refreshes that no caller waits for. Callers with the same query
+//! stand together, so that a group costs no more than one of them when plans are made.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    plan::PendingQuery,
-    query::{Freshness, Query},
+    outcome::{CacheError, StaleReason},
+    planner::QueryId,
+    query::{CallerKey, PendingQuery, Query},
+    reading::Reading,
+    snapshot::Snapshot,
 };
+use crate::domain::UpstreamError;
 
-/// A caller that waits. Its channel is closed when it has gone away.
-pub(super) struct Waiter<T> {
-    /// Who came first goes first.
-    pub(super) arrival: u64,
+/// The end of a caller's wait.
+#[derive(Debug)]
+pub(super) enum WaitOutcome {
+    /// The answer.
+    Met {
+        reading: Arc<Reading>,
+        snapshot: Arc<Snapshot>,
+        /// The call had been started, or was also made, for another request.
+        collapsed: bool,
+    },
+    /// EC2 refused, or could not be asked.
+    Failed(UpstreamError),
+    /// There is no room for what the query needs.
+    Refused(CacheError),
+    /// A caller that takes an old answer should not wait.
+    Stale(StaleReason),
+}
+
+/// Most of what may wait at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) callers: usize,
+    pub(super) queries: usize,
+    /// Bytes of all queries together.
+    pub(super) bytes: usize,
+}
+
+/// A caller's place in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    query: QueryId,
+    arrival: u64,
+}
+
+/// A caller that is about to wait.
+pub(super) struct Waiter {
     /// The call that it is told from must have started at this time or later.
     pub(super) not_before: Instant,
-    /// It takes an old answer when EC2 cannot be asked.
+    /// It takes an old answer if EC2 cannot be asked.
     pub(super) takes_stale: bool,
     /// Tells it how it ended.
-    pub(super) notify: oneshot::Sender<T>,
+    pub(super) notify: oneshot::Sender<WaitOutcome>,
 }
 
-/// All who want the same.
-struct WaiterGroup<T> {
-    /// In the order of their arrival.
-    waiting: Vec<Waiter<T>>,
-    /// A refresh that nobody waits for.
+/// The callers with the same query.
+struct WaiterGroup {
+    query: Arc<Query>,
+    caller: CallerKey,
+    /// By their arrival.
+    waiting: BTreeMap<u64, Waiter>,
+    /// A refresh that no caller waits for.
     background_refresh: Option<Instant>,
-    /// The time for which calls are being made, until it is met: were it raised by each who arrives, a
-    /// need of several calls would begin anew each time.
+    /// The time for which calls are being made, until it is satisfied. Were it raised by each caller
+    /// that arrives, a query of several calls would begin again each time.
     batch_not_before: Option<Instant>,
+    /// A call was also made for another request.
+    is_shared: bool,
 }
 
-/// See the module. `T` is what a caller is told.
-pub(super) struct WaitQueue<T> {
-    groups: HashMap<Query, WaiterGroup<T>>,
-    arrivals: u64,
-    waiting: usize,
+/// The queue.
+pub(super) struct WaitQueue {
+    bounds: Bounds,
+    groups: BTreeMap<QueryId, WaiterGroup>,
+    ids: HashMap<Arc<Query>, QueryId>,
+    next_id: QueryId,
+    callers: usize,
+    bytes: usize,
 }
 
-impl<T> Default for WaitQueue<T> {
-    fn default() -> Self {
-        Self { groups: HashMap::new(), arrivals: 0, waiting: 0 }
+/// Names of queries are so far apart, so that two queues have different ones.
+const ID_STEP: QueryId = 2;
+
+impl WaitQueue {
+    /// An empty queue. Queues with different `first_id`, of 0 and 1, name queries differently.
+    pub(super) fn new(bounds: Bounds, first_id: QueryId) -> Self {
+        Self {
+            bounds,
+            groups: BTreeMap::new(),
+            ids: HashMap::new(),
+            next_id: first_id,
+            callers: 0,
+            bytes: 0,
+        }
     }
-}
 
-impl<T> WaitQueue<T> {
     pub(super) fn is_empty(&self) -> bool {
         self.groups.is_empty()
     }
 
     /// How many callers wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting
+    #[cfg(test)]
+    pub(super) fn callers(&self) -> usize {
+        self.callers
     }
 
-    /// How many different needs are open.
+    /// How many different queries are pending.
+    #[cfg(test)]
     pub(super) fn queries(&self) -> usize {
         self.groups.len()
     }
 
-    pub(super) fn contains(&self, query: &Query) -> bool {
-        self.groups.contains_key(query)
+    /// Whether one more caller may wait for a query.
+    pub(super) fn has_room(&self, query: &Query) -> bool {
+        if self.callers >= self.bounds.callers {
+            return false;
+        }
+        let is_within = self.groups.len() < self.bounds.queries
+            && self.bytes + query.weight() <= self.bounds.bytes;
+        is_within || self.ids.contains_key(query)
     }
 
-    pub(super) fn wait(
+    /// Lets a caller wait. Callers are numbered as they arrive.
+    pub(super) fn wait(&mut self, pending: PendingQuery, waiter: Waiter, arrival: u64) -> Place {
+        self.callers += 1;
+        let query = self.group_of(pending);
+        if let Some(group) = self.groups.get_mut(&query) {
+            group.waiting.insert(arrival, waiter);
+        }
+        Place { query, arrival }
+    }
+
+    /// Asks for a refresh that no caller waits for.
+    pub(super) fn refresh_in_background(&mut self, pending: PendingQuery) {
+        let not_before = pending.not_before;
+        let query = self.group_of(pending);
+        if let Some(group) = self.groups.get_mut(&query) {
+            group.background_refresh = group.background_refresh.max(Some(not_before));
+        }
+    }
+
+    /// A caller has gone away, or was told.
+    pub(super) fn leave(&mut self, place: Place) {
+        let Some(group) = self.groups.get_mut(&place.query) else { return };
+        if group.waiting.remove(&place.arrival).is_some() {
+            self.callers -= 1;
+        }
+        self.drop_if_done(place.query);
+    }
+
+    /// The pending queries, and the first caller of each.
+    pub(super) fn pending(&mut self) -> Vec<(Option<u64>, QueryId, PendingQuery)> {
+        let mut pending = Vec::with_capacity(self.groups.len());
+        for (id, group) in &mut self.groups {
+            if group.batch_not_before.is_none() {
+                group.batch_not_before = group.newest();
+            }
+            if let Some(not_before) = group.batch_not_before {
+                let (query, caller) = (group.query.clone(), group.caller);
+                let oldest = group.waiting.keys().next().copied();
+                pending.push((oldest, *id, PendingQuery { query, not_before, caller }));
+            }
+        }
+        pending
+    }
+
+    /// A call is made for some queries: each caller of them shares it if there is another one.
+    pub(super) fn call_starts(&mut self, queries: &[QueryId], is_shared: bool) {
+        for id in queries {
+            if let Some(group) = self.groups.get_mut(id) {
+                group.is_shared |= is_shared;
+            }
+        }
+    }
+
+    /// How many requests wait for some queries.
+    pub(super) fn requests(&self, queries: &[QueryId]) -> usize {
+        let mut requests = 0;
+        for id in queries {
+            if let Some(group) = self.groups.get(id) {
+                requests += group.waiting.len() + usize::from(group.background_refresh.is_some());
+            }
+        }
+        requests
+    }
+
+    /// Tells those callers of a query that an answer satisfies. The last call was made when
+    /// `arrivals` callers had arrived.
+    pub(super) fn answer(
         &mut self,
-        query: Query,
-        not_before: Instant,
-        takes_stale: bool,
-        notify: oneshot::Sender<T>,
+        id: QueryId,
+        reading: &Arc<Reading>,
+        snapshot: &Arc<Snapshot>,
+        arrivals: u64,
     ) {
-        self.arrivals += 1;
-        let waiter = Waiter { arrival: self.arrivals, not_before, takes_stale, notify };
-        self.group(query).waiting.push(waiter);
-        self.waiting += 1;
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let freshness = reading.freshness;
+        group.batch_not_before.take_if(|not_before| freshness.satisfies(*not_before));
+        group.background_refresh.take_if(|not_before| freshness.satisfies(*not_before));
+        let is_shared = group.is_shared;
+        let satisfied =
+            group.waiting.extract_if(.., |_, waiter| freshness.satisfies(waiter.not_before));
+        for (arrival, waiter) in satisfied {
+            self.callers -= 1;
+            let outcome = WaitOutcome::Met {
+                reading: reading.clone(),
+                snapshot: snapshot.clone(),
+                collapsed: is_shared || arrival > arrivals,
+            };
+            // A caller that has gone away need not be told.
+            let _ = waiter.notify.send(outcome);
+        }
+        group.is_shared = false;
+        self.drop_if_done(id);
     }
 
-    /// Asks for a refresh that nobody waits for.
-    pub(super) fn refresh_in_background(&mut self, query: Query, not_before: Instant) {
-        let background_refresh = &mut self.group(query).background_refresh;
-        *background_refresh = (*background_refresh).max(Some(not_before));
-    }
-
-    /// What is to be met next, from who waits longest to who came last. What nobody waits for is at
-    /// the end.
-    pub(super) fn pending_queries(&mut self) -> Vec<PendingQuery<'_>> {
-        let mut groups: Vec<_> = self.groups.iter_mut().collect();
-        groups.sort_unstable_by_key(|(_, group)| {
-            let oldest = group.waiting.first().map(|waiter| waiter.arrival);
-            (oldest.is_none(), oldest, group.background_refresh)
-        });
-        let pending_query = |(query, group): (_, &mut WaiterGroup<T>)| {
-            group.batch_not_before = group.batch_not_before.or(group.newest());
-            Some(PendingQuery { query, not_before: group.batch_not_before? })
-        };
-        groups.into_iter().filter_map(pending_query).collect()
-    }
-
-    /// Tells whoever is satisfied by what is known, and forgets whoever has gone away.
-    pub(super) fn dismiss(
-        &mut self,
-        freshness: impl Fn(&Query) -> Freshness,
-        notify: impl Fn() -> T,
-    ) {
-        self.each(|query, group| {
-            let freshness = freshness(query);
-            group.batch_not_before.take_if(|not_before| freshness.satisfies(*not_before));
-            group.background_refresh.take_if(|not_before| freshness.satisfies(*not_before));
-            group.notify_if(|waiter| freshness.satisfies(waiter.not_before), &notify);
-            group.waiting.retain(|waiter| !waiter.notify.is_closed());
-        });
-    }
-
-    /// Tells whoever is concerned and wants nothing newer than `until`. `concerned` is asked once
-    /// for each need.
+    /// Tells those callers of a query that want nothing newer than a failed call, or all.
     pub(super) fn fail(
         &mut self,
+        id: QueryId,
         until: Option<Instant>,
-        concerned: impl Fn(PendingQuery<'_>) -> bool,
-        notify: impl Fn() -> T,
+        outcome: impl Fn() -> WaitOutcome,
     ) {
-        let in_time = |not_before: Instant| until.is_none_or(|until| not_before <= until);
-        self.each(|query, group| {
-            let times = group
-                .waiting
-                .iter()
-                .map(|waiter| waiter.not_before)
-                .chain(group.background_refresh);
-            let newest = times.filter(|not_before| in_time(*not_before)).max();
-            if newest.is_some_and(|not_before| concerned(PendingQuery { query, not_before })) {
-                group.batch_not_before.take_if(|not_before| in_time(*not_before));
-                group.background_refresh.take_if(|not_before| in_time(*not_before));
-                group.notify_if(|waiter| in_time(waiter.not_before), &notify);
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.batch_not_before.take_if(|not_before| counts(*not_before, until));
+        group.background_refresh.take_if(|not_before| counts(*not_before, until));
+        let concerned = group.waiting.extract_if(.., |_, waiter| counts(waiter.not_before, until));
+        for (_, waiter) in concerned {
+            self.callers -= 1;
+            let _ = waiter.notify.send(outcome());
+        }
+        self.drop_if_done(id);
+    }
+
+    /// Tells the callers that take an old answer. Their queries are refreshed in the background.
+    pub(super) fn serve_stale(&mut self, reason: &StaleReason) {
+        for group in self.groups.values_mut() {
+            for (_, waiter) in group.waiting.extract_if(.., |_, waiter| waiter.takes_stale) {
+                self.callers -= 1;
+                group.background_refresh = group.background_refresh.max(Some(waiter.not_before));
+                let _ = waiter.notify.send(WaitOutcome::Stale(reason.clone()));
             }
-        });
+        }
     }
 
-    /// Whoever takes an old answer is told; what it wanted is refreshed in the background.
-    pub(super) fn serve_stale(&mut self, notify: impl Fn() -> T) {
-        self.each(|_, group| {
-            let stale = group.waiting.iter().filter(|waiter| waiter.takes_stale);
-            group.background_refresh =
-                group.background_refresh.max(stale.map(|waiter| waiter.not_before).max());
-            group.notify_if(|waiter| waiter.takes_stale, &notify);
-        });
+    /// The names of all pending queries.
+    pub(super) fn all(&self) -> Vec<QueryId> {
+        self.groups.keys().copied().collect()
     }
 
-    /// Forgets whoever has gone away.
-    pub(super) fn forget_gone(&mut self) {
-        self.each(|_, group| group.waiting.retain(|waiter| !waiter.notify.is_closed()));
+    /// Forgets everything. The channels of the callers close.
+    pub(super) fn clear(&mut self) {
+        self.groups.clear();
+        self.ids.clear();
+        (self.callers, self.bytes) = (0, 0);
     }
 
-    fn group(&mut self, query: Query) -> &mut WaiterGroup<T> {
-        let empty = || WaiterGroup {
-            waiting: Vec::new(),
+    fn group_of(&mut self, pending: PendingQuery) -> QueryId {
+        if let Some(id) = self.ids.get(&pending.query) {
+            return *id;
+        }
+        let id = self.next_id;
+        self.next_id += ID_STEP;
+        self.bytes += pending.query.weight();
+        self.ids.insert(pending.query.clone(), id);
+        let group = WaiterGroup {
+            query: pending.query,
+            caller: pending.caller,
+            waiting: BTreeMap::new(),
             background_refresh: None,
             batch_not_before: None,
+            is_shared: false,
         };
-        self.groups.entry(query).or_insert_with(empty)
+        self.groups.insert(id, group);
+        id
     }
 
-    fn each(&mut self, mut change: impl FnMut(&Query, &mut WaiterGroup<T>)) {
-        let mut waiting = 0;
-        self.groups.retain(|query, group| {
-            change(query, group);
-            waiting += group.waiting.len();
-            group.newest().is_some()
-        });
-        self.waiting = waiting;
+    fn drop_if_done(&mut self, id: QueryId) {
+        let Some(group) = self.groups.get(&id) else { return };
+        if group.waiting.is_empty() && group.background_refresh.is_none() {
+            self.bytes -= group.query.weight();
+            self.ids.remove(&group.query);
+            self.groups.remove(&id);
+        }
     }
 }
 
-impl<T> WaiterGroup<T> {
-    /// The time that satisfies all of them; None when there is nobody.
+impl WaiterGroup {
+    /// The time that satisfies all callers and the refresh in the background. None if there are none.
     fn newest(&self) -> Option<Instant> {
-        self.waiting.iter().map(|waiter| waiter.not_before).chain(self.background_refresh).max()
+        let newest = self.waiting.values().map(|waiter| waiter.not_before).max();
+        newest.max(self.background_refresh)
+    }
+}
+
+/// Whether a failure of a call that started at `until` counts for a time: a caller wants nothing newer.
+fn counts(not_before: Instant, until: Option<Instant>) -> bool {
+    until.is_none_or(|until| not_before <= until)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::tests::{pure::images_query, support::image_id};
+
+    fn pending(query: &Query) -> PendingQuery {
+        let (query, caller) = (Arc::new(query.clone()), CallerKey::default());
+        PendingQuery { query, not_before: Instant::now(), caller }
     }
 
-    fn notify_if(&mut self, leaves: impl Fn(&Waiter<T>) -> bool, notify: impl Fn() -> T) {
-        for leaving in self.waiting.extract_if(.., |waiter| leaves(waiter)) {
-            // Who has gone away need not be told.
-            let _ = leaving.notify.send(notify());
+    #[test]
+    fn the_bytes_of_queries_are_bounded_and_a_known_one_always_has_room() {
+        let bounds = Bounds { callers: 1_000_000, queries: 1_000_000, bytes: 1 << 20 };
+        let mut queue = WaitQueue::new(bounds, 0);
+        let mut places = Vec::new();
+        let query = |number: u64| images_query((number..number + 1_000).map(image_id), None);
+        for number in 0..10_000 {
+            if !queue.has_room(&query(number)) {
+                break;
+            }
+            let (notify, _) = oneshot::channel();
+            let waiter = Waiter { not_before: Instant::now(), takes_stale: false, notify };
+            places.push(queue.wait(pending(&query(number)), waiter, number));
         }
+        assert!((50..70).contains(&places.len()), "{} of 16 KiB each", places.len());
+        assert!(queue.has_room(&query(0)), "it waits already");
+        let count = places.len();
+        queue.leave(places.pop().expect("some"));
+        assert_eq!((queue.callers(), queue.queries()), (count - 1, count - 1));
+        assert!(queue.has_room(&query(20_000)));
+        for place in places {
+            queue.leave(place);
+        }
+        assert!(queue.is_empty() && queue.callers() == 0);
+        let every: Vec<_> = (0..10_000).collect();
+        assert!(every.iter().all(|number| queue.has_room(&query(*number))));
     }
 }

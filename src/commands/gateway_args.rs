@@ -21,7 +21,7 @@ pub(super) struct GatewayArgs {
     #[arg(long, env = "AMISTORE_DEFAULT_REGION", value_name = "REGION")]
     default_region: Option<Region>,
 
-    /// Regions that requests may name, separated by commas; without this flag, all regions.
+    /// Regions that requests may name beside the default region, separated by commas.
     #[arg(long, env = "AMISTORE_ALLOWED_REGIONS", value_name = "REGIONS", value_delimiter = ',')]
     allowed_regions: Vec<Region>,
 
@@ -64,15 +64,6 @@ struct CacheArgs {
     /// this.
     #[arg(long, env = "AMISTORE_REFUSAL_TTL", value_name = "DURATION", value_parser = duration, default_value = duration_text(cache::Settings::default().refusal_ttl))]
     refusal_ttl: Duration,
-
-    /// Maximum number of scopes (account and region) that are kept; up to twice as many may be in
-    /// use.
-    #[arg(long, env = "AMISTORE_MAX_SCOPES", value_name = "NUMBER", value_parser = value_parser!(u64).range(1..), default_value_t = cache::Settings::default().max_scopes)]
-    max_scopes: u64,
-
-    /// Time without a request after which a scope is dropped.
-    #[arg(long, env = "AMISTORE_SCOPE_IDLE", value_name = "DURATION", value_parser = positive_duration, default_value = duration_text(cache::Settings::default().scope_idle))]
-    scope_idle: Duration,
 
     /// Maximum number of requests per scope that wait for EC2 at once.
     #[arg(long, env = "AMISTORE_MAX_WAITING", value_name = "NUMBER", value_parser = value_parser!(u32).range(1..), default_value = cache::Settings::default().max_waiting.to_string())]
@@ -138,7 +129,7 @@ impl GatewayArgs {
             return Err(conflicts.join("; "));
         }
         Ok(server::Settings {
-            cache: self.cache.settings(),
+            cache: self.cache.settings(self.watch.max_watches as usize),
             watch: self.watch.settings(),
             ec2: self.ec2.settings(),
             default_region: self.default_region.clone(),
@@ -160,31 +151,21 @@ impl GatewayArgs {
                 "--watch-min-interval: expected at most {max} (--watch-max-interval), got {min}"
             ));
         }
-        if let Some(region) = &self.default_region
-            && !self.allowed_regions.is_empty()
-            && !self.allowed_regions.contains(region)
-        {
-            let allowed: Vec<_> = self.allowed_regions.iter().map(Region::as_str).collect();
-            let allowed = allowed.join(", ");
-            conflicts.push(format!(
-                "--default-region: expected one of {allowed} (--allowed-regions), got {region}"
-            ));
-        }
         conflicts
     }
 }
 
 impl CacheArgs {
-    fn settings(&self) -> cache::Settings {
+    /// Watches have as many places among the pending queries of a scope as may be open.
+    fn settings(&self, max_watches: usize) -> cache::Settings {
         cache::Settings {
             ttl: self.ttl,
             stale_while_revalidate: self.stale_while_revalidate,
             stale_if_error: self.stale_if_error,
             refusal_ttl: self.refusal_ttl,
-            max_scopes: self.max_scopes,
-            scope_idle: self.scope_idle,
             max_waiting: self.max_waiting as usize,
             max_queries: self.max_queries as usize,
+            max_refreshes: max_watches,
             max_tasks: self.max_tasks as usize,
         }
     }
@@ -229,21 +210,17 @@ mod tests {
     }
 
     #[test]
-    fn all_conflicts_are_reported_together() {
-        let error = settings(&[
-            "--watch-min-interval",
-            "1m",
-            "--watch-max-interval",
-            "1s",
-            "--default-region",
-            "us-east-1",
-            "--allowed-regions",
-            "eu-west-1",
-        ])
-        .expect_err("wrong together");
-        assert!(
-            error.contains("--watch-min-interval") && error.contains("--default-region"),
-            "{error}"
-        );
+    fn a_shortest_interval_above_the_longest_is_reported_with_both() {
+        let error = settings(&["--watch-min-interval", "1m", "--watch-max-interval", "1s"])
+            .expect_err("wrong together");
+        assert!(error.contains("--watch-min-interval") && error.contains("1s"), "{error}");
+    }
+
+    #[test]
+    fn the_list_of_regions_names_the_others() {
+        let flags = ["--default-region", "us-east-1", "--allowed-regions", "eu-west-1"];
+        let settings = settings(&flags).expect("valid");
+        assert_eq!(settings.default_region.expect("given").as_str(), "us-east-1");
+        assert_eq!(settings.allowed_regions.len(), 1);
     }
 }

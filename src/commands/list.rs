@@ -5,16 +5,16 @@ use std::{process::ExitCode, time::Duration};
 use clap::{Args, ValueEnum, value_parser};
 use comfy_table::{Table, TableStyle};
 use prost_types::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     client::{ScopeArgs, rpc_error},
-    output::{Failure, Output, print_line},
+    output::{Failure, Output, print_error_line, print_line},
     task_format::{has_failed, task_json, time_json, time_text},
     values::duration,
 };
 use crate::proto::{
-    ListStoreImageTasksRequest, StoreImageTask, StoreImageTaskState,
+    ListStoreImageTasksRequest, MissingImage, StoreImageTask, StoreImageTaskState,
     store_image_task_service_client::StoreImageTaskServiceClient,
 };
 
@@ -75,31 +75,40 @@ impl From<StateArg> for StoreImageTaskState {
 
 impl List {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
-        let (tasks, as_of) = self.fetch().await?;
+        let Listed { tasks, missing, as_of } = self.fetch().await?;
         match self.output {
-            Output::Table => print_line(table(&tasks)),
+            Output::Table => {
+                print_line(table(&tasks));
+                for missing in &missing {
+                    print_error_line(missing_text(missing));
+                }
+            }
             Output::Json => {
                 let tasks: Vec<_> = tasks.iter().map(task_json).collect();
-                print_line(json!({ "tasks": tasks, "asOf": time_json(as_of.as_ref()) }));
+                let missing: Vec<_> = missing.iter().map(missing_json).collect();
+                let as_of = time_json(as_of.as_ref());
+                print_line(json!({ "tasks": tasks, "missingImages": missing, "asOf": as_of }));
             }
         }
         if tasks.iter().any(has_failed) { Ok(ExitCode::FAILURE) } else { Ok(ExitCode::SUCCESS) }
     }
 
-    /// The tasks of all pages up to the limit, and the `as_of` of the last page.
-    async fn fetch(&self) -> Result<(Vec<StoreImageTask>, Option<Timestamp>), Failure> {
+    /// The tasks of all pages up to the limit.
+    async fn fetch(&self) -> Result<Listed, Failure> {
         let mut client = StoreImageTaskServiceClient::new(self.scope.server.channel()?);
         let mut request = self.request();
-        let mut tasks = Vec::new();
+        let mut listed = Listed::default();
         loop {
-            request.page_size = self.page_size(tasks.len());
+            request.page_size = self.page_size(listed.tasks.len());
             let page = match client.list_store_image_tasks(request.clone()).await {
                 Ok(page) => page.into_inner(),
                 Err(status) => return Err(Failure::Message(rpc_error(&status))),
             };
-            tasks.extend(page.tasks);
-            if page.next_page_token.is_empty() || self.page_size(tasks.len()) == 0 {
-                return Ok((tasks, page.as_of));
+            listed.tasks.extend(page.tasks);
+            listed.missing.extend(page.missing_images);
+            listed.as_of = page.as_of;
+            if page.next_page_token.is_empty() || self.page_size(listed.tasks.len()) == 0 {
+                return Ok(listed);
             }
             request.page_token = page.next_page_token;
         }
@@ -131,6 +140,37 @@ impl List {
         }
         request
     }
+}
+
+/// The content of all pages.
+#[derive(Default)]
+struct Listed {
+    tasks: Vec<StoreImageTask>,
+    /// The images of the request without a task.
+    missing: Vec<MissingImage>,
+    /// The `as_of` of the last page.
+    as_of: Option<Timestamp>,
+}
+
+fn missing_text(missing: &MissingImage) -> String {
+    let MissingImage { image_id, ec2_code, known_since } = missing;
+    let refusal = match ec2_code.as_str() {
+        "" => String::new(),
+        code => format!(" (EC2 refuses the image: {code})"),
+    };
+    if known_since.is_none() {
+        return format!("{image_id}: no task of the last 31 days{refusal}");
+    }
+    let since = time_text(known_since.as_ref());
+    format!("{image_id}: no task since {since}; older ones are not known yet{refusal}")
+}
+
+fn missing_json(missing: &MissingImage) -> Value {
+    json!({
+        "imageId": missing.image_id,
+        "ec2Code": missing.ec2_code,
+        "knownSince": time_json(missing.known_since.as_ref()),
+    })
 }
 
 /// A duration in protobuf's form. A duration that is too long for protobuf becomes the longest one.

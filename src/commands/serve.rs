@@ -44,7 +44,7 @@ impl Serve {
         tracing::info!(
             listen = %listener.local_addr()?,
             default_region = default_region_text(&settings),
-            regions = regions_text(&settings),
+            other_regions = regions_text(&settings),
             "serving amistore.v1.StoreImageTaskService, health and reflection"
         );
         server::serve(listener, settings, ec2.make_upstream(), stop.requested()).await?;
@@ -62,7 +62,7 @@ fn default_region_text(settings: &server::Settings) -> &str {
 
 fn regions_text(settings: &server::Settings) -> String {
     if settings.allowed_regions.is_empty() {
-        return "all".to_owned();
+        return "none".to_owned();
     }
     let regions: Vec<_> = settings.allowed_regions.iter().map(Region::as_str).collect();
     regions.join(",")

@@ -118,10 +118,18 @@ impl UpstreamError {
         code_blames_an_image(&self.code)
     }
 
-    /// Returns whether EC2 refuses the pagination token of the call.
+    /// Returns whether EC2 may have refused the pagination token of the call. The code that says so
+    /// differs between EC2's actions, so every refusal that is not about rights may mean it.
     #[must_use]
-    pub fn blames_the_token(&self) -> bool {
-        code_blames_the_token(&self.code)
+    pub fn may_blame_the_token(&self) -> bool {
+        !self.kind.is_transient() && !self.kind.concerns_the_scope()
+    }
+
+    /// Returns whether EC2 refused with `AuthFailure`, which may be about the credentials, the region
+    /// or one image.
+    #[must_use]
+    pub fn is_auth_failure(&self) -> bool {
+        &*self.code == "AuthFailure"
     }
 }
 

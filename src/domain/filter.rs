@@ -1,27 +1,26 @@
-//! Filters: the tasks that a query selects, and the listings that EC2 can filter.
+//! The tasks that a request selects, and the part of the selection that EC2 can filter.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::SystemTime};
 
 use super::{
-    image::ImageId,
     limits::MAX_FILTER_VALUES,
     name::BucketName,
-    task::{StoreImageTask, TaskState},
+    task::{StoreImageTask, TaskKey, TaskState},
 };
 
-/// A task state that a filter can name.
+/// A state that a request can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TaskStateKind {
-    /// The task is queued or running.
+    /// Queued or running.
     InProgress,
-    /// The task has stored the image. Terminal.
+    /// Terminal: stored.
     Completed,
-    /// The task has failed. Terminal.
+    /// Terminal: failed.
     Failed,
 }
 
 impl TaskStateKind {
-    /// EC2's word for the state.
+    /// EC2's word for it.
     #[must_use]
     pub fn as_ec2(self) -> &'static str {
         match self {
@@ -31,8 +30,9 @@ impl TaskStateKind {
         }
     }
 
-    /// The kind of a task's state. None for a state that no filter can name.
-    fn of(state: &TaskState) -> Option<Self> {
+    /// The kind of a state. None for a word that EC2 invented later: no request can name it.
+    #[must_use]
+    pub fn of(state: &TaskState) -> Option<Self> {
         match state {
             TaskState::InProgress => Some(Self::InProgress),
             TaskState::Completed => Some(Self::Completed),
@@ -42,34 +42,32 @@ impl TaskStateKind {
     }
 }
 
-/// The tasks that a query selects. A task matches if each non-empty set contains its value.
+/// Selects tasks: each condition that is set must hold. Sets have neither order nor duplicates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TaskFilter {
-    /// The images to match. Empty matches any image.
-    pub images: BTreeSet<ImageId>,
-    /// The states to match. Empty matches any state.
+    /// Any of these states; empty is any state.
     pub states: BTreeSet<TaskStateKind>,
-    /// The buckets to match. Empty matches any bucket.
+    /// Any of these buckets; empty is any bucket.
     pub buckets: BTreeSet<BucketName>,
+    /// Started later than this, in EC2's time; exclusive.
+    pub started_after: Option<SystemTime>,
 }
 
 impl TaskFilter {
-    /// Returns whether the task matches.
+    /// Whether the filter selects the task.
     #[must_use]
     pub fn matches(&self, task: &StoreImageTask) -> bool {
-        self.could_match(task) && state_matches(&self.states, task)
+        self.could_match(&task.key) && any_state(&self.states, task)
     }
 
-    /// Returns whether the task would match in some state. If so, a change of its state can change
-    /// the result of the query.
+    /// Whether the filter selects the task in some state. Bucket and start time never change.
     #[must_use]
-    pub fn could_match(&self, task: &StoreImageTask) -> bool {
-        (self.images.is_empty() || self.images.contains(&task.key.image_id))
-            && bucket_matches(&self.buckets, task)
+    pub fn could_match(&self, key: &TaskKey) -> bool {
+        let is_late_enough = self.started_after.is_none_or(|limit| key.start_time.0 > limit);
+        is_late_enough && any_bucket(&self.buckets, key)
     }
 
-    /// The narrowest listing that contains all matching tasks and that EC2 can filter. It may
-    /// contain other tasks too: EC2 cannot filter by image, nor by more than 200 values.
+    /// The listing of EC2 that holds every task that the filter selects, and perhaps others.
     #[must_use]
     pub fn listing(&self) -> ListingFilter {
         let fits = self.states.len() + self.buckets.len() <= MAX_FILTER_VALUES;
@@ -80,52 +78,49 @@ impl TaskFilter {
     }
 }
 
-/// A filter that EC2 can apply to a listing. The empty filter selects all tasks.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ListingFilter {
-    /// The states to match. Empty matches any state.
-    pub states: BTreeSet<TaskStateKind>,
-    /// The buckets to match. Empty matches any bucket.
-    pub buckets: BTreeSet<BucketName>,
-}
-
-impl ListingFilter {
-    /// The filter for tasks that are in progress.
-    #[must_use]
-    pub fn in_progress() -> Self {
-        Self { states: [TaskStateKind::InProgress].into(), ..Self::default() }
-    }
-
-    /// Returns whether the filter is empty, so that every task matches.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.states.is_empty() && self.buckets.is_empty()
-    }
-
-    /// Returns whether a task that matches once matches forever. A task's state can change, but its
-    /// bucket cannot.
-    #[must_use]
-    pub fn is_lasting(&self) -> bool {
-        self.states.is_empty()
-    }
-
-    /// Returns whether the task matches.
-    #[must_use]
-    pub fn matches(&self, task: &StoreImageTask) -> bool {
-        state_matches(&self.states, task) && bucket_matches(&self.buckets, task)
-    }
-}
-
-fn state_matches(states: &BTreeSet<TaskStateKind>, task: &StoreImageTask) -> bool {
-    if states.is_empty() {
-        return true;
-    }
+fn any_state(states: &BTreeSet<TaskStateKind>, task: &StoreImageTask) -> bool {
     match TaskStateKind::of(&task.state) {
+        _ if states.is_empty() => true,
         Some(kind) => states.contains(&kind),
         None => false,
     }
 }
 
-fn bucket_matches(buckets: &BTreeSet<BucketName>, task: &StoreImageTask) -> bool {
-    buckets.is_empty() || buckets.contains(&*task.key.bucket)
+fn any_bucket(buckets: &BTreeSet<BucketName>, key: &TaskKey) -> bool {
+    buckets.is_empty() || buckets.contains(&*key.bucket)
+}
+
+/// What EC2 can filter a listing by. Empty: the listing of all tasks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListingFilter {
+    /// Any of these states; empty is any state.
+    pub states: BTreeSet<TaskStateKind>,
+    /// Any of these buckets; empty is any bucket.
+    pub buckets: BTreeSet<BucketName>,
+}
+
+impl ListingFilter {
+    /// The filter of tasks in progress.
+    #[must_use]
+    pub fn in_progress() -> Self {
+        Self { states: [TaskStateKind::InProgress].into(), ..Self::default() }
+    }
+
+    /// Whether the listing holds all tasks.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.states.is_empty() && self.buckets.is_empty()
+    }
+
+    /// Whether a task that is listed stays listed. Its state changes; its bucket does not.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        self.states.is_empty()
+    }
+
+    /// Whether the task is listed.
+    #[must_use]
+    pub fn matches(&self, task: &StoreImageTask) -> bool {
+        any_state(&self.states, task) && any_bucket(&self.buckets, &task.key)
+    }
 }

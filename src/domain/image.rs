@@ -13,6 +13,11 @@ use super::name::NameError;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ImageId(u128);
 
+impl ImageId {
+    /// An ID that sorts before all others. EC2 has no such image.
+    pub const FIRST: Self = Self(0);
+}
+
 const PREFIX: &str = "ami-";
 const MIN_DIGITS: usize = 8;
 const MAX_DIGITS: usize = 17;

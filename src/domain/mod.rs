@@ -26,5 +26,6 @@ pub use task::{StoreImageTask, TaskKey, TaskState};
 pub(crate) use time::wall_offset;
 pub use time::{CallTime, wall_clock};
 pub use upstream::{
-    Answer, DescribeRequest, DescribeResponse, DescribeTarget, MakeUpstream, NextToken, Upstream,
+    Answer, AttemptTime, DescribeRequest, DescribeResponse, DescribeTarget, MakeUpstream,
+    NextToken, Upstream,
 };

@@ -25,10 +25,18 @@ impl StoreImageTask {
     /// EC2's replicas lag, so an answer may be older than the one before it. A task never goes back
     /// from a terminal state to another state, nor to a lower progress.
     #[must_use]
-    pub fn advance(&self, news: Self) -> Option<Self> {
-        let goes_back = self.state.is_terminal()
-            || (!news.state.is_terminal() && news.progress < self.progress);
-        (!goes_back && *self != news).then_some(news)
+    pub fn advance(&self, mut news: Self) -> Option<Self> {
+        if self.state.is_terminal() {
+            return None;
+        }
+        if !news.state.is_terminal() && news.progress < self.progress {
+            // EC2 may change the state of a task and leave out its percentage.
+            if news.state == self.state || news.progress > 0 {
+                return None;
+            }
+            news.progress = self.progress;
+        }
+        if *self == news { None } else { Some(news) }
     }
 }
 
@@ -117,6 +125,9 @@ mod tests {
         assert_eq!(half.advance(half.clone()), None);
         assert!(half.advance(task(TaskState::InProgress, 51)).is_some());
         assert!(half.advance(task(TaskState::Failed, 0)).is_some());
+        let paused = TaskState::Other("Paused".into());
+        let taken_over = half.advance(task(paused.clone(), 0)).expect("another state");
+        assert_eq!((taken_over.state, taken_over.progress), (paused, 50));
         let done = task(TaskState::Completed, 100);
         assert_eq!(done.advance(task(TaskState::InProgress, 100)), None);
         assert_eq!(done.advance(task(TaskState::Failed, 100)), None);

@@ -1,11 +1,12 @@
 //! One call to EC2: its request, its response, and the service that makes it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tower::util::BoxCloneSyncService;
 
 use super::{
     error::UpstreamError, filter::ListingFilter, image::ImageId, name::Scope, task::StoreImageTask,
+    time::CallTime,
 };
 
 /// The client that calls EC2 for one scope. All clones share one rate budget.
@@ -19,12 +20,40 @@ pub type MakeUpstream = Arc<dyn Fn(&Scope) -> Upstream + Send + Sync>;
 pub struct NextToken(pub Arc<str>);
 
 /// One `DescribeStoreImageTasks` call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct DescribeRequest {
     /// The tasks that the call asks for.
     pub target: DescribeTarget,
     /// Whether the call only tests the permission.
     pub dry_run: bool,
+    /// The time of the newest attempt. The client sets it, and the caller reads it.
+    pub attempt: AttemptTime,
+}
+
+impl DescribeRequest {
+    /// A call that was not attempted yet.
+    #[must_use]
+    pub fn new(target: DescribeTarget, dry_run: bool) -> Self {
+        Self { target, dry_run, attempt: AttemptTime::default() }
+    }
+}
+
+/// The time at which the newest attempt of a call started. All clones of a request share it, since the
+/// layers that retry stand between the caller and the client.
+#[derive(Clone, Debug, Default)]
+pub struct AttemptTime(Arc<Mutex<Option<CallTime>>>);
+
+impl AttemptTime {
+    /// Records that an attempt starts now.
+    pub fn start(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(CallTime::now());
+    }
+
+    /// The time of the newest attempt. None if the upstream does not record it.
+    #[must_use]
+    pub fn started(&self) -> Option<CallTime> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The tasks that one call can ask for.

@@ -235,7 +235,7 @@ mod tests {
     };
 
     fn ask() -> DescribeRequest {
-        DescribeRequest { target: DescribeTarget::Images(Vec::new()), dry_run: false }
+        DescribeRequest::new(DescribeTarget::Images(Vec::new()), false)
     }
 
     fn layer() -> RateBudgetLayer {

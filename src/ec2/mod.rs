@@ -126,7 +126,7 @@ mod tests {
         let region = Region::parse("us-east-1").expect("valid");
         let scope = Scope { account: AccountName::default(), region };
         let target = DescribeTarget::Listing { filter: ListingFilter::default(), next: None };
-        let request = DescribeRequest { target, dry_run: false };
+        let request = DescribeRequest::new(target, false);
         let failed = make_upstream(&scope).oneshot(request).await;
         assert_eq!(failed.expect_err("refused").kind, ErrorKind::Unavailable);
         let lines = log.lines();

@@ -173,7 +173,7 @@ mod tests {
 
     fn request() -> DescribeRequest {
         let image = ImageId::parse("ami-01234567").expect("valid");
-        DescribeRequest { target: DescribeTarget::Images(vec![image]), dry_run: false }
+        DescribeRequest::new(DescribeTarget::Images(vec![image]), false)
     }
 
     fn answer() -> Result<DescribeResponse, UpstreamError> {

@@ -16,6 +16,9 @@ use crate::api::{ApiError, GatewayReason};
 /// deadline itself comes too late to be read.
 const AHEAD_OF_CALLER: Duration = Duration::from_millis(2);
 
+/// 250 ms: the time that is kept to encode and send an answer.
+const TO_SEND_AN_ANSWER: Duration = Duration::from_millis(250);
+
 /// 8: the most digits of a `grpc-timeout` (gRPC over HTTP2, "Timeout").
 const MAX_DIGITS: usize = 8;
 
@@ -33,6 +36,17 @@ pub(super) fn deadline(headers: &HeaderMap) -> Result<Option<Deadline>, ApiError
     let Some(timeout) = parse(value) else { return Err(invalid_timeout(value)) };
     let end = Instant::now().checked_add(timeout.saturating_sub(AHEAD_OF_CALLER));
     Ok(end.map(Deadline))
+}
+
+/// The time by which an answer must be there, if a part of it is of use: 250 ms before the caller's
+/// deadline and the gateway's own request timeout.
+pub(super) fn answer_by(deadline: Option<Deadline>, limit: Duration) -> Instant {
+    let now = Instant::now();
+    let mut end = now.checked_add(limit).unwrap_or(now);
+    if let Some(Deadline(deadline)) = deadline {
+        end = end.min(deadline);
+    }
+    end.checked_sub(TO_SEND_AN_ANSWER).unwrap_or(now).max(now)
 }
 
 /// The status of a call whose deadline has passed.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tonic::{Extensions, Response, Status};
 
 use super::{
@@ -47,24 +48,25 @@ impl ListHandler {
     pub(super) async fn list(
         &self,
         request: EncodedListRequest,
+        answer_by: Instant,
     ) -> Result<Response<EncodedListResponse>, Status> {
         let query = ListQuery::parse(&request.decode()?, &self.policy).map_err(status)?;
-        self.answer(&request, &query).await.map_err(status)
+        self.answer(&request, &query, answer_by).await.map_err(status)
     }
 
     async fn answer(
         &self,
         request: &EncodedListRequest,
         query: &ListQuery,
+        answer_by: Instant,
     ) -> Result<Response<EncodedListResponse>, ApiError> {
-        let cache = match self.cache.scope(&query.scope) {
-            Ok(cache) => cache,
-            Err(error) => return Err(ApiError::cache(&error, &query.scope)),
-        };
+        let cache = self.cache.scope(&query.scope);
         if query.dry_run {
             return dry_run(&cache).await;
         }
-        match cache.get(query.cache_query(), query.max_staleness).await {
+        query.check_started_after(cache.newest_start())?;
+        let (cache_query, max_staleness) = (query.cache_query(), query.max_staleness);
+        match cache.get_until(cache_query, max_staleness, Some(answer_by)).await {
             Ok(read) => Ok(self.respond(request, query, &cache, &read)),
             Err(error) => Err(ApiError::cache(&error, &query.scope)),
         }
@@ -93,7 +95,7 @@ impl ListHandler {
         read: &CacheRead,
     ) -> Option<EncodedListResponse> {
         let cached = self.responses.get(request)?;
-        if cached.validator.is_of(&read.snapshot) { Some(cached.response.clone()) } else { None }
+        if read.is_as(&cached.validator) { Some(cached.response.clone()) } else { None }
     }
 
     fn encode(
@@ -103,7 +105,11 @@ impl ListHandler {
         cache: &Arc<ScopeCache>,
         read: &CacheRead,
     ) -> EncodedListResponse {
-        let response = EncodedListResponse::new(&query.response(read));
+        let message = query.response(read);
+        let response = EncodedListResponse::new(&message);
+        if !query.is_repeatable(&message) {
+            return response;
+        }
         let cached = CachedResponse {
             scope: Arc::downgrade(cache),
             max_staleness: query.max_staleness,
@@ -116,9 +122,10 @@ impl ListHandler {
 }
 
 async fn dry_run(cache: &ScopeCache) -> Result<Response<EncodedListResponse>, ApiError> {
-    if let Err(error) = cache.dry_run().await {
+    if let Err(error) = cache.dry_run(Instant::now()).await {
         return Err(ApiError::cache(&error, cache.scope()));
     }
-    let empty = EncodedListResponse::new(&ListStoreImageTasksResponse::default());
-    Ok(Response::from_parts(metadata::dry_run_permitted(), empty, Extensions::default()))
+    let permitted = ListStoreImageTasksResponse { dry_run_permitted: true, ..Default::default() };
+    let response = EncodedListResponse::new(&permitted);
+    Ok(Response::from_parts(metadata::dry_run_permitted(), response, Extensions::default()))
 }

@@ -73,8 +73,10 @@ impl StoreImageTaskService for Service {
         if let Some(hit) = self.list.hit(request.get_ref()) {
             return Ok(hit);
         }
+        let deadline = request.extensions().get::<Deadline>().copied();
+        let answer_by = deadline::answer_by(deadline, self.settings.request_timeout);
         // Boxed, so that a hit does not reserve the memory that waiting for EC2 takes.
-        let list = Box::pin(self.list.list(request.into_inner()));
+        let list = Box::pin(self.list.list(request.into_inner(), answer_by));
         deadline::within(self.settings.request_timeout, list).await
     }
 

@@ -15,7 +15,7 @@ pub struct Settings {
     pub ec2: ec2::Settings,
     /// Region of a request that names none.
     pub default_region: Option<Region>,
-    /// The only regions that requests may name. Empty allows all regions.
+    /// The regions that requests may name beside the default region.
     pub allowed_regions: BTreeSet<Region>,
     /// The gRPC service.
     pub grpc: grpc::Settings,

@@ -49,8 +49,12 @@ impl Poller {
     /// state that a new topic begins with.
     pub(super) fn subscribe(self: &Arc<Self>, target: Target, first: State) -> Subscriber {
         let awaits_task = matches!(target, Target::NextTask { .. });
+        let kept = match &target {
+            Target::Task(key) => Some(self.cache.keep(key)),
+            Target::NextTask { .. } => None,
+        };
         let mut shared = self.shared();
-        let topic = shared.topics.get_or_create(target, first);
+        let topic = shared.topics.get_or_create(target, first, kept);
         let subscriber = topic.subscribe(awaits_task, self.subscribers_changed.clone());
         if !shared.running {
             shared.running = true;

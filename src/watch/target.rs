@@ -21,9 +21,7 @@ impl Target {
     pub(super) fn query(&self) -> Query {
         match self {
             Self::Task(key) => Query::Task(key.clone()),
-            Self::NextTask { image, bucket } => {
-                Query::Latest { images: [*image].into(), bucket: bucket.clone() }
-            }
+            Self::NextTask { image, bucket } => Query::latest(*image, bucket.as_ref()),
         }
     }
 
@@ -31,16 +29,9 @@ impl Target {
     pub(super) fn find<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<StoreImageTask>> {
         match self {
             Self::Task(key) => snapshot.task(key),
-            Self::NextTask { image, bucket } => latest(snapshot, image, bucket.as_ref()),
+            Self::NextTask { image, bucket } => {
+                snapshot.latest(image, bucket.as_ref().map(BucketName::as_str))
+            }
         }
     }
-}
-
-/// The latest task of an image, into one bucket or into any.
-pub(super) fn latest<'a>(
-    snapshot: &'a Snapshot,
-    image: &ImageId,
-    bucket: Option<&BucketName>,
-) -> Option<&'a Arc<StoreImageTask>> {
-    snapshot.latest(image, bucket.map(BucketName::as_str))
 }

@@ -9,13 +9,15 @@ use super::{
     view::{Degraded, Ended, State, TaskView},
 };
 use crate::{
-    cache::Snapshot,
+    cache::{KeptTask, Snapshot},
     domain::{CallTime, UpstreamError},
 };
 
 /// The sending side of a topic.
 pub(super) struct Topic {
     published: watch::Sender<Published>,
+    /// Keeps the watched task in the cache when the bound of tasks evicts others.
+    _kept: Option<KeptTask>,
 }
 
 /// The newest state, and the number of changes so far that have woken subscribers.
@@ -26,8 +28,8 @@ struct Published {
 }
 
 impl Topic {
-    pub(super) fn new(state: State) -> Self {
-        Self { published: watch::Sender::new(Published { state, change: 0 }) }
+    pub(super) fn new(state: State, kept: Option<KeptTask>) -> Self {
+        Self { published: watch::Sender::new(Published { state, change: 0 }), _kept: kept }
     }
 
     /// Subscribes to the topic. `closed` is notified when the subscriber is dropped.

@@ -11,7 +11,7 @@ use super::{
     view::{Ended, State},
 };
 use crate::{
-    cache::{CacheError, Freshness, Snapshot},
+    cache::{CacheError, Freshness, KeptTask, Snapshot},
     domain::wall_clock,
 };
 
@@ -36,9 +36,15 @@ impl Topics {
         self.by_target.is_empty()
     }
 
-    /// The topic of a target. A new topic begins with the state `first`.
-    pub(super) fn get_or_create(&mut self, target: Target, first: State) -> &Topic {
-        self.by_target.entry(target).or_insert_with(|| Topic::new(first))
+    /// The topic of a target. A new topic begins with the state `first`, and keeps the task in the
+    /// cache while it lives.
+    pub(super) fn get_or_create(
+        &mut self,
+        target: Target,
+        first: State,
+        kept: Option<KeptTask>,
+    ) -> &Topic {
+        self.by_target.entry(target).or_insert_with(|| Topic::new(first, kept))
     }
 
     /// Drops all topics, which ends the streams of their subscribers.
@@ -118,19 +124,14 @@ fn settle(topic: &Topic, result: Result<(), CacheError>) {
             topic.end(Ended::Refused(refused));
         }
         // The gateway, not EC2, refused or lost the refresh. The next round tries again.
-        Err(
-            CacheError::TooManyWaiting
-            | CacheError::TooManyTasks
-            | CacheError::TooManyScopes
-            | CacheError::RefresherLost,
-        ) => {}
+        Err(CacheError::TooManyWaiting | CacheError::TooManyTasks | CacheError::RefresherLost) => {}
     }
 }
 
 /// Start of the newest call that shows the target. An immutable answer carries no call time, so the
 /// topic's is taken.
 fn known_at(target: &Target, topic: &Topic, snapshot: &Snapshot) -> Option<Instant> {
-    let call = match target.query().freshness(snapshot) {
+    let call = match snapshot.freshness(&target.query()) {
         Freshness::AsOf(call) => call,
         Freshness::Missing | Freshness::Immutable => topic.as_of()?,
     };

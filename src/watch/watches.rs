@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     poller::Poller,
     settings::Settings,
-    target::{Target, latest},
+    target::Target,
     topic::Subscriber,
     view::{State, TaskView},
 };
@@ -23,9 +23,7 @@ use crate::{
 pub struct Watches {
     cache: Arc<Cache>,
     settings: Settings,
-    /// The pollers of the scopes that have watches. A watch holds its poller, and a poller holds
-    /// its scope. These references are weak, so that a scope without watches can be dropped when it
-    /// is idle.
+    /// The pollers of the scopes that have watches. A watch holds its poller.
     pollers: Mutex<HashMap<Scope, Weak<Poller>>>,
     /// A permit per watch that may still be opened.
     permits: Arc<Semaphore>,
@@ -88,7 +86,7 @@ impl Watches {
         };
         self.bound_log.admitted();
         let WatchQuery { scope, image, bucket, wait_for_task } = query;
-        let cache = self.cache.scope(&scope)?;
+        let cache = self.cache.scope(&scope);
         let (target, first) = match latest_task(&cache, image, bucket.clone()).await? {
             Some(view) => (Target::Task(view.task.key.clone()), State::Known(view)),
             None if wait_for_task => (Target::NextTask { image, bucket }, State::Pending),
@@ -118,9 +116,8 @@ async fn latest_task(
     image: ImageId,
     bucket: Option<BucketName>,
 ) -> Result<Option<TaskView>, CacheError> {
-    let query = Query::Latest { images: [image].into(), bucket: bucket.clone() };
-    let read = cache.get(query, None).await?;
-    match latest(&read.snapshot, &image, bucket.as_ref()) {
+    let read = cache.get(Query::latest(image, bucket.as_ref()), None).await?;
+    match read.reading.tasks.first() {
         Some(task) => Ok(TaskView::of(&read.snapshot, task, read.as_of())),
         None => Ok(None),
     }
@@ -164,53 +161,5 @@ impl Watch {
     fn pin(&mut self, view: TaskView) {
         let target = Target::Task(view.task.key.clone());
         self.subscriber = self.poller.subscribe(target, State::Known(view));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{cmp::Reverse, time::Duration};
-
-    use tower::util::BoxCloneSyncService;
-
-    use super::*;
-    use crate::{
-        cache,
-        domain::{
-            AccountName, Answer, DescribeRequest, DescribeResponse, Region, StoreImageTask,
-            TaskKey, TaskState, UpstreamError, wall_clock,
-        },
-    };
-
-    #[tokio::test(start_paused = true)]
-    async fn an_open_watch_keeps_its_scope_and_a_closed_one_does_not() {
-        let image = ImageId::parse("ami-01234567").expect("valid");
-        let key =
-            TaskKey { start_time: Reverse(wall_clock()), image_id: image, bucket: "bucket".into() };
-        let task = StoreImageTask {
-            key,
-            object_key: "ami-01234567.bin".into(),
-            state: TaskState::InProgress,
-            progress: 5,
-            failure_reason: None,
-        };
-        let upstream = tower::service_fn(move |_: DescribeRequest| {
-            let answer = Answer { tasks: vec![task.clone()], next: None };
-            async { Ok::<_, UpstreamError>(DescribeResponse::Tasks(answer)) }
-        });
-        let connect = Arc::new(move |_: &Scope| BoxCloneSyncService::new(upstream.clone()));
-        let cache = Arc::new(Cache::new(cache::Settings::default(), connect));
-        let region = Region::parse("us-east-1").expect("valid");
-        let scope = Scope { account: AccountName::default(), region };
-        let running = Arc::downgrade(&cache.scope(&scope).expect("room"));
-        let watches = Watches::new(cache, Settings::default());
-        let query = WatchQuery { scope, image, bucket: None, wait_for_task: false };
-        let mut watch = watches.watch(query).await.expect("there is a task");
-        assert!(matches!(watch.next().await, Some(State::Known(_))));
-        tokio::time::sleep(Duration::from_hours(3)).await;
-        assert!(running.upgrade().is_some(), "a watch holds the scope");
-        drop(watch);
-        tokio::time::sleep(Duration::from_hours(3)).await;
-        assert!(running.upgrade().is_none(), "the idle scope was dropped");
     }
 }

@@ -45,7 +45,8 @@ async fn ten_thousand_identical_questions_at_once_are_one_ec2_call() {
     let hits = answers.iter().filter(|answer| cache_status(answer).contains("hit")).count();
     let collapsed =
         answers.iter().filter(|answer| cache_status(answer).ends_with("fwd=miss; collapsed"));
-    assert_eq!(collapsed.count() + hits, 9_999);
+    // The call of the first request also counts as collapsed if others had come before it was made.
+    assert!(collapsed.count() + hits >= 9_999);
 }
 
 /// A cold cache walks the listing, and a warm one needs only the head page.
@@ -559,17 +560,26 @@ async fn one_bad_id_never_fails_another_caller() {
         let lists = images.iter().map(|id| client.list(of_images([id.clone()])));
         let answers = rig.until(join_all(lists)).await;
         let (good, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
-        assert_eq!((good.len(), refused.len()), (19, 1));
-        let status = refused[0].as_ref().expect_err("refused");
-        assert_eq!(status.code(), Code::NotFound);
+        assert_eq!((good.len(), refused.len()), (20, 0));
+        let (mut found, mut missing) = (0, Vec::new());
+        for answer in good {
+            let answer = answer.expect("good").into_inner();
+            found += answer.tasks.len();
+            missing.extend(answer.missing_images);
+        }
+        assert_eq!(found, 19, "a task for each image but the bad one");
+        let [missing] = &missing[..] else { panic!("one image is missing: {missing:?}") };
         assert_eq!(
-            reason(status),
-            ("ec2.amazonaws.com".to_owned(), "InvalidAMIID.NotFound".to_owned())
+            (missing.image_id.as_str(), missing.ec2_code.as_str()),
+            (bad.as_str(), "InvalidAMIID.NotFound")
         );
+        assert_eq!(missing.known_since, None, "the listing was read to its end for it");
+        // Two of the calls are for the bad image: the tasks in progress and the rest of the listing.
         let calls = rig.calls() - 1;
-        assert!(calls <= 10, "{calls} calls");
-        let again = rig.until(client.list(of_images([bad]))).await.expect_err("still refused");
-        assert_eq!(again.code(), Code::NotFound);
+        assert!(calls <= 10 + 2, "{calls} calls: {:#?}", rig.requests());
+        let again = rig.until(client.list(of_images([bad]))).await.expect("missing, and no error");
+        assert!(again.get_ref().tasks.is_empty());
+        assert_eq!(again.get_ref().missing_images.len(), 1);
         assert_eq!(rig.calls() - 1, calls, "the refusal is remembered");
     }
 }
@@ -647,19 +657,25 @@ async fn a_refusal_of_one_filter_does_not_affect_other_requests() {
 
 /// Invariant 7 (docs/invariants.md): bounds
 #[tokio::test]
-async fn too_many_dry_runs_are_refused() {
+async fn dry_runs_that_come_at_once_share_a_call_that_starts_after_them() {
     let mut setup = Setup::default();
     setup.simulator.latency = SECOND;
     let rig = setup.start().await;
     let client = rig.client();
     let dry = ListStoreImageTasksRequest { dry_run: true, ..all() };
     let asked = (0..20).map(|_| client.list(dry.clone()));
-    let (good, refused): (Vec<_>, Vec<_>) =
-        rig.until(join_all(asked)).await.into_iter().partition(Result::is_ok);
-    assert_eq!((good.len(), refused.len()), (16, 4));
-    let status = refused[0].as_ref().expect_err("refused");
-    assert_eq!(status.code(), Code::Unavailable);
-    assert_eq!(reason(status).1, "TOO_MANY_WAITING");
+    let permitted = rig.until(try_join_all(asked)).await.expect("all are permitted");
+    assert!(permitted.iter().all(|answer| answer.get_ref().dry_run_permitted));
+    assert!(rig.calls() <= 2, "{} calls", rig.calls());
+    let early = tokio::spawn({
+        let (client, dry) = (client.clone(), dry.clone());
+        async move { client.list(dry).await }
+    });
+    rig.run_for(SECOND / 2).await;
+    let before = rig.calls();
+    rig.until(client.list(dry)).await.expect("permitted");
+    rig.until(early).await.expect("not cancelled").expect("permitted");
+    assert_eq!(rig.calls(), before + 1, "a call that had begun before does not count");
 }
 
 /// Invariant 7 (docs/invariants.md): bounds
@@ -725,10 +741,13 @@ async fn tasks_beyond_max_tasks_are_refused_and_the_newest_are_still_served() {
     assert_eq!(pushback(&status), None);
     let calls = rig.calls();
     for number in [1_500, 1_600] {
-        let unknown = rig.until(client.list(of_images([image(number)]))).await;
-        assert_eq!(unknown.expect_err("no room").code(), Code::FailedPrecondition);
+        let found = rig.until(client.list(of_images([image(number)]))).await;
+        assert_eq!(found.expect("looked up").get_ref().tasks.len(), 1);
     }
-    assert_eq!(rig.calls(), calls, "refused without a call");
+    assert_eq!(rig.calls(), calls + 2, "an image always has room");
+    let again = rig.until(client.list(page(&first.next_page_token))).await.expect_err("no room");
+    assert_eq!(reason(&again).1, "TOO_MANY_TASKS");
+    assert_eq!(rig.calls(), calls + 2, "refused without a call");
     // New tasks evict the oldest.
     rig.add((0..100).map(|number| Task::done(&image(10_000 + number), 60 * SECOND)));
     rig.run_for(20 * SECOND).await;

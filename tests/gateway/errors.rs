@@ -138,8 +138,8 @@ async fn an_endpoint_that_refuses_connections_is_unavailable() {
         amistore_gateway::cache::Settings::default(),
         make_upstream,
     );
-    let cache = cache.scope(&scope).expect("room");
-    let error = cache.dry_run().await.expect_err("the port is closed");
+    let cache = cache.scope(&scope);
+    let error = cache.dry_run(tokio::time::Instant::now()).await.expect_err("the port is closed");
     let amistore_gateway::cache::CacheError::Upstream(error) = error else { panic!("{error:?}") };
     assert_eq!((error.kind, &*error.code), (ErrorKind::Unavailable, "ConnectionFailure"));
 }

@@ -89,7 +89,7 @@ async fn a_list_filters_by_state_and_bucket() {
 }
 
 #[tokio::test]
-async fn image_ids_alone_select_the_latest_tasks_and_with_filters_all_tasks() {
+async fn image_ids_select_the_latest_candidate_of_each_and_states_only_remove() {
     let rig = Rig::with_tasks([
         Task::running(&image(1), HOUR),
         Task::done(&image(1), 2 * HOUR).into("other-bucket"),
@@ -102,25 +102,28 @@ async fn image_ids_alone_select_the_latest_tasks_and_with_filters_all_tasks() {
     let tasks = rig.until(client.walk(both.clone())).await;
     assert_eq!(
         images_of(&tasks),
-        [image(1), image(2)],
+        [image(2), image(1)],
         "the latest task of each; image 9 has none"
     );
-    assert_eq!(tasks[0].state(), State::InProgress);
+    assert_eq!(tasks[1].state(), State::InProgress);
     let done = ListStoreImageTasksRequest { states: vec![State::Completed.into()], ..both.clone() };
     let tasks = rig.until(client.walk(done)).await;
-    assert_eq!(images_of(&tasks), [image(1), image(2)], "older tasks included");
-    assert_eq!(tasks[0].bucket, "other-bucket");
+    assert_eq!(images_of(&tasks), [image(2)], "states only ever remove");
+    let buckets = vec!["other-bucket".to_owned()];
+    let into_other = ListStoreImageTasksRequest { buckets, ..both.clone() };
+    let tasks = rig.until(client.walk(into_other)).await;
+    assert_eq!(images_of(&tasks), [image(1)], "the latest task into the bucket");
     let paged = ListStoreImageTasksRequest { page_size: 1, ..both };
     let page = rig.until(client.list(paged.clone())).await.expect("answered").into_inner();
-    assert_eq!(images_of(&page.tasks), [image(1)]);
-    assert_eq!(images_of(&rig.until(client.walk(paged)).await), [image(1), image(2)]);
+    assert_eq!(images_of(&page.tasks), [image(2)]);
+    assert_eq!(images_of(&rig.until(client.walk(paged)).await), [image(2), image(1)]);
 }
 
 #[tokio::test]
 async fn an_image_that_is_not_on_the_head_page_is_looked_up() {
     let rig = Rig::with_tasks(finished(450)).await;
     let tasks = rig.until(rig.client().walk(of_images([image(444), image(3)]))).await;
-    assert_eq!(images_of(&tasks), [image(3), image(444)]);
+    assert_eq!(images_of(&tasks), [image(444), image(3)], "in the order of the request");
     assert_eq!(
         rig.requests(),
         ["MaxResults=200".to_owned(), format!("ImageId.1={}", image(444))],

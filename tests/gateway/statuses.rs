@@ -163,17 +163,6 @@ async fn too_many_waiting() -> Status {
     one_refused(setup, vec![all(); 3]).await
 }
 
-async fn too_many_scopes() -> Status {
-    let mut setup = Setup::default();
-    setup.gateway.cache.max_scopes = 1;
-    setup.simulator.latency = SECOND;
-    // Up to twice as many scopes are kept while requests use them.
-    let regions = ["us-east-1", "eu-west-1", "eu-west-2"];
-    let in_region =
-        |region: &str| ListStoreImageTasksRequest { region: region.to_owned(), ..all() };
-    one_refused(setup, regions.map(in_region).to_vec()).await
-}
-
 async fn too_many_tasks() -> Status {
     let mut setup = Setup::default();
     setup.gateway.cache.max_tasks = 300;
@@ -299,7 +288,6 @@ async fn every_status_of_the_gateway_is_as_documented() {
         ("SHUTTING_DOWN", end_of_watch(|rig| rig.stop.cancel()).await),
         ("TOO_MANY_TASKS", too_many_tasks().await),
         ("TOO_MANY_WAITING", too_many_waiting().await),
-        ("TOO_MANY_SCOPES", too_many_scopes().await),
         ("TOO_MANY_WATCHES", too_many_watches().await),
         ("REQUEST_LOST", after_call(|| panic!("a bug")).await),
         ("REQUEST_TIMED_OUT", request_timed_out().await),

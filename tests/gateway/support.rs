@@ -33,6 +33,8 @@ use tonic::{
 use tonic_types::StatusExt as _;
 
 pub(crate) const REGION: &str = "us-east-1";
+/// Another region that the gateway serves.
+pub(crate) const OTHER_REGION: &str = "eu-west-1";
 pub(crate) const BUCKET: &str = "golden-images";
 
 /// Length of one step of the clock: well below the shortest timer that a test depends on.
@@ -65,6 +67,7 @@ impl Default for Setup {
             simulator: simulator::Settings { story, ..simulator::Settings::starting_at(start) },
             gateway: server::Settings {
                 default_region: Some(Region::parse(REGION).expect("valid")),
+                allowed_regions: [Region::parse(OTHER_REGION).expect("valid")].into(),
                 ec2: ec2::Settings {
                     retry: RetrySettings { seed: Some(1), ..RetrySettings::default() },
                     ..ec2::Settings::default()

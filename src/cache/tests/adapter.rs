@@ -19,26 +19,26 @@ use crate::{
 pub(super) const HOLDS: Features = Features {
     ties: false,
     short_pages: false,
-    unsorted: false,
-    token_codes: false,
+    unsorted: true,
+    token_codes: true,
     offsets: false,
     repeated_tokens: false,
     refused_pages: false,
-    omissions: false,
+    omissions: true,
     vanishing: true,
-    deregistered: false,
-    foreign_images: false,
-    missing_images: false,
+    deregistered: true,
+    foreign_images: true,
+    missing_images: true,
     images_into_buckets: true,
-    several_buckets: false,
-    images_in_states: false,
-    started_after: false,
+    several_buckets: true,
+    images_in_states: true,
+    started_after: true,
     clock_leaps: false,
     new_states: false,
     collapsed: false,
-    newer_success: false,
+    newer_success: true,
     evicted_tasks: false,
-    gone_callers: false,
+    gone_callers: true,
 };
 
 /// The cache of one scope, which asks EC2.
@@ -51,12 +51,9 @@ pub(super) struct Subject {
 impl Subject {
     pub(super) fn new(ec2: &Shared, settings: &Settings) -> Self {
         let endpoint = BoxCloneSyncService::new(Endpoint::new(ec2));
-        // The search for idle scopes wakes up often, and a story may last for weeks.
-        let settings = Settings { scope_idle: Duration::from_hours(100_000), ..settings.clone() };
-        let cache = Cache::new(settings, Arc::new(move |_: &Scope| endpoint.clone()));
+        let cache = Cache::new(settings.clone(), Arc::new(move |_: &Scope| endpoint.clone()));
         let region = Region::parse("us-east-1").expect("valid");
-        let scope = Scope { account: AccountName::default(), region };
-        let scope = cache.scope(&scope).expect("the first scope");
+        let scope = cache.scope(&Scope { account: AccountName::default(), region });
         Self { scope, _cache: cache }
     }
 
@@ -67,10 +64,7 @@ impl Subject {
         max_staleness: Option<Duration>,
     ) -> impl Future<Output = Result<Told, CacheError>> + 'static {
         let (scope, ask) = (self.scope.clone(), ask.clone());
-        async move {
-            let found = scope.get(query(&ask), max_staleness).await?;
-            Ok(told(&ask, &found))
-        }
+        async move { Ok(told(&scope.get(query(&ask), max_staleness).await?)) }
     }
 }
 
@@ -90,48 +84,33 @@ fn query(ask: &Ask) -> Query {
             Query::Listing { filter: filter(ask), after: ask.after.clone(), count: ask.count }
         }
         Ask::Images(ask) => {
-            let ImagesAsk { images, states, buckets, started_after } = ask;
-            assert!(states.is_empty() && started_after.is_none() && buckets.len() <= 1);
-            let images = images.iter().copied().collect();
-            Query::Latest { images, bucket: buckets.first().cloned() }
+            let ImagesAsk { images, states, buckets, started_after } = ask.clone();
+            Query::Images { images: images.into(), buckets, started_after, states }
         }
         Ask::Task(key) => Query::Task(key.clone()),
     }
 }
 
 fn filter(ask: &ListingAsk) -> TaskFilter {
-    assert!(ask.started_after.is_none());
-    let (states, buckets) = (ask.states.clone(), ask.buckets.clone());
-    TaskFilter { states, buckets, ..TaskFilter::default() }
+    let ListingAsk { states, buckets, started_after, .. } = ask.clone();
+    TaskFilter { states, buckets, started_after }
 }
 
 /// The answer to a question as the caller reads it.
-fn told(ask: &Ask, found: &CacheRead) -> Told {
-    let as_of = found.as_of().map(|call| call.instant);
-    let outcome = found.outcome.clone();
-    let mut told = Told { tasks: Vec::new(), missing: Vec::new(), more: false, as_of, outcome };
-    match ask {
-        Ask::Listing(ask) => {
-            let page = found.snapshot.page(&filter(ask), ask.after.as_ref(), ask.count);
-            told.tasks = page.tasks;
-            told.more = page.more;
-        }
-        Ask::Images(ask) => {
-            let bucket = ask.buckets.first().map(crate::domain::BucketName::as_str);
-            for image in &ask.images {
-                match found.snapshot.latest(image, bucket) {
-                    Some(task) => told.tasks.push(task.clone()),
-                    None => {
-                        told.missing.push(Missing {
-                            image: *image,
-                            ec2_code: None,
-                            known_since: None,
-                        });
-                    }
-                }
-            }
-        }
-        Ask::Task(key) => told.tasks.extend(found.snapshot.task(key).cloned()),
+fn told(found: &CacheRead) -> Told {
+    let mut missing = Vec::new();
+    for image in &found.reading.missing {
+        missing.push(Missing {
+            image: image.image_id,
+            ec2_code: image.ec2_code.clone(),
+            known_since: image.known_since,
+        });
     }
-    told
+    Told {
+        tasks: found.reading.tasks.clone(),
+        missing,
+        more: found.reading.more,
+        as_of: found.as_of().map(|call| call.instant),
+        outcome: found.outcome.clone(),
+    }
 }

@@ -395,7 +395,9 @@ impl Ec2 {
         for image in images {
             at_fault.extend(self.refusal_at(image, self.now()));
         }
-        if let Some(first) = at_fault.first() {
+        if let Some(first) = at_fault.first().copied() {
+            // An error has one code, and names images that it is about.
+            at_fault.retain(|refused| refused.code == first.code);
             let named = match self.world.naming {
                 Naming::None => &[],
                 Naming::First => &at_fault[..1],

@@ -1,9 +1,11 @@
-//! Tests of the whole cache, against a model of EC2 with random stories that proptest shrinks.
+//! Tests of the whole cache: against a model of EC2 with a history, with random stories that proptest
+//! shrinks, and fault by fault.
 
 mod adapter;
 mod ask;
 mod concurrency;
 mod ec2;
+mod faults;
 mod model;
 mod oracle;
 mod pagination;
@@ -12,3 +14,4 @@ mod run;
 mod scenarios;
 mod story;
 pub(super) mod support;
+mod world;

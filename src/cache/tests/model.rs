@@ -19,12 +19,12 @@ use crate::cache::Settings;
 /// The seed of CI. `AMISTORE_SEED` names another, or is `random`.
 const SEED: u64 = 1;
 
-/// The number of cases, which `AMISTORE_CASES` overrides, and the seed that they come from.
+/// The number of cases, and the seed that they come from.
 fn config(name: &str, cases: u32) -> (ProptestConfig, u64) {
-    let cases = match env::var("AMISTORE_CASES") {
-        Err(_) => cases,
-        Ok(cases) => cases.parse().expect("AMISTORE_CASES: a number of cases"),
-    };
+    let cases = env::var("AMISTORE_CASES").map_or(cases, |factor| {
+        let factor: u32 = factor.parse().expect("AMISTORE_CASES: a factor by which cases grow");
+        cases * factor
+    });
     let seed = match env::var("AMISTORE_SEED").as_deref() {
         Err(_) => SEED,
         Ok("random") => fastrand::u64(..),
@@ -119,7 +119,7 @@ fn the_stories_reach_every_path() {
 #[test]
 fn every_answer_is_one_that_ec2_could_have_given() {
     let settings = Settings::default();
-    for_all("every answer", 2500, stories(HOLDS), |story| holds(story, &settings, HOLDS));
+    for_all("every answer", 1500, stories(HOLDS), |story| holds(story, &settings, HOLDS));
 }
 
 /// Bounds that many stories meet.
@@ -193,20 +193,10 @@ macro_rules! known_faults {
 known_faults! {
     tasks_of_the_same_start_time_are_told_once switches on ties;
     short_and_empty_pages_lead_on switches on short_pages;
-    pages_in_no_order_are_read_whole switches on unsorted;
-    a_token_may_be_refused_with_any_code switches on token_codes;
     tokens_may_be_offsets switches on offsets;
     a_token_that_repeats_ends_a_walk switches on repeated_tokens;
     a_page_that_cannot_be_read_ends_a_walk switches on refused_pages;
-    one_answer_without_a_task_means_nothing switches on omissions;
-    an_image_that_is_refused_keeps_its_tasks switches on deregistered;
-    a_foreign_image_is_not_the_scope switches on foreign_images;
-    a_refused_image_is_missing switches on missing_images;
-    images_into_several_buckets switches on several_buckets;
-    images_in_states switches on images_in_states;
-    only_tasks_that_started_later switches on started_after;
     steps_of_the_wall_clock_change_nothing switches on clock_leaps;
     a_new_state_keeps_the_percentage switches on new_states;
     collapsed_is_said_of_shared_calls switches on collapsed;
-    a_refusal_gives_way_to_a_newer_answer switches on newer_success;
 }

@@ -10,12 +10,15 @@ use super::{
     story::Features,
 };
 use crate::{
-    cache::{CacheError, Outcome, Settings, StaleReason},
+    cache::{CacheError, Outcome, Settings, StaleReason, coverage::Position},
     domain::{
-        DescribeTarget, ErrorKind, ImageId, ListingFilter, StoreImageTask, TaskKey, TaskState,
-        UpstreamError,
+        DescribeTarget, ErrorKind, ImageId, ListingFilter, NextToken, StoreImageTask, TaskKey,
+        TaskState, UpstreamError,
     },
 };
+
+/// The words of the cache when EC2 refuses the tokens of a walk again.
+const TOKENS_REFUSED: &str = "EC2 refuses the NextTokens that it gives";
 
 /// How long EC2 must not have listed a task before it is gone.
 const MISSING_FOR: Duration = Duration::from_mins(5);
@@ -276,7 +279,9 @@ impl<'a> Oracle<'a> {
         if self.known_state(stored, arrived).is_some() {
             return true;
         }
-        !self.is_omitted(stored, window) && stored.shows + self.lag() <= since
+        // An answer that left out a task that was not known told the cache that there was none.
+        let whole_past = Window { since: Duration::ZERO, ..window };
+        !self.is_omitted(stored, whole_past) && stored.shows + self.lag() <= since
     }
 
     /// Whether an answer of the window leaves out a task that it should have.
@@ -474,7 +479,6 @@ impl<'a> Oracle<'a> {
             CacheError::Remembered { error, left } => self.judge_remembered(heard, error, *left),
             CacheError::TooManyWaiting => self.judge_crowded(heard),
             CacheError::TooManyTasks => self.judge_full(heard),
-            CacheError::TooManyScopes => Err("there is one scope".into()),
             CacheError::RefresherLost => Err("an internal error".into()),
         }
     }
@@ -493,6 +497,9 @@ impl<'a> Oracle<'a> {
             // The cache itself finds that the listing cannot be read on.
             return Ok(());
         }
+        if error.message.contains(TOKENS_REFUSED) {
+            return self.judge_refused_walk(heard);
+        }
         let attempt = self.attempt_of(error)?;
         let (started, ended) = (attempt.started, attempt.ended.expect("it failed"));
         demand!(started >= self.not_before(heard), "the error of a call at {started:?}, too old");
@@ -508,15 +515,63 @@ impl<'a> Oracle<'a> {
         if unreadable || !self.features.token_codes || !error.message.contains("token") {
             return Ok(());
         }
-        let (arrived, ended) = (self.ec2.moment(heard.arrived), self.ec2.moment(heard.ended));
-        let mut refusals = 0;
-        for attempt in &self.ec2.attempts {
-            let refused = attempt.error().is_some_and(|error| error.message.contains("token"));
-            let waited = attempt.ended >= Some(arrived) && attempt.ended <= Some(ended);
-            refusals += usize::from(refused && waited);
-        }
+        let refusals = self.token_refusals(heard);
         demand!(refusals >= 2, "the first refusal of a token is told");
         Ok(())
+    }
+
+    /// The cache gives a walk up only after two refusals of tokens.
+    fn judge_refused_walk(&self, heard: &Heard) -> Verdict {
+        let refusals = self.token_refusals(heard);
+        demand!(refusals >= 2, "a walk is given up after {refusals} refusals of tokens");
+        Ok(())
+    }
+
+    /// How many calls for the listing whose token was refused at a caller's end refused a token since a
+    /// walk last read a page as deep as that. Callers share walks, so it does not matter who waited.
+    fn token_refusals(&self, heard: &Heard) -> usize {
+        let told_at = self.ec2.moment(heard.ended);
+        let last = self
+            .ec2
+            .attempts
+            .iter()
+            .find(|attempt| attempt.ended == Some(told_at) && refused_token(attempt).is_some());
+        let Some(last) = last else { return 0 };
+        let (mut refusals, mut depth) = (0, Position::Top);
+        for attempt in &self.ec2.attempts {
+            let DescribeTarget::Listing { next: Some(token), .. } = &attempt.target else {
+                continue;
+            };
+            if !same_listing(&attempt.target, &last.target) || attempt.ended > Some(told_at) {
+                continue;
+            }
+            if refused_token(attempt).is_some() {
+                (refusals, depth) = (refusals + 1, self.start_of(token));
+            } else if attempt.answer().is_some() && self.start_of(token) >= depth {
+                refusals = 0;
+            }
+        }
+        refusals
+    }
+
+    /// Where the page of a token begins: below all tasks of the pages above it.
+    fn start_of(&self, token: &NextToken) -> Position {
+        let mut start = Position::Top;
+        let mut token = Some(token);
+        while let Some(leads_here) = token {
+            let giver = self.ec2.attempts.iter().find(|attempt| {
+                attempt.answer().is_some_and(|answer| answer.next.as_ref() == Some(leads_here))
+            });
+            let Some(giver) = giver else { return start };
+            let answer = giver.answer().expect("it gave a token");
+            for task in &answer.tasks {
+                start = start.max(Position::above(&task.key));
+            }
+            let DescribeTarget::Listing { next, .. } = &giver.target else { return start };
+            // A token may be given for the page that it leads to.
+            token = next.as_ref().filter(|next| *next != leads_here);
+        }
+        start
     }
 
     /// The call that failed like this. Each failure names its call.
@@ -649,7 +704,8 @@ impl<'a> Oracle<'a> {
         match &heard.ask {
             Ask::Listing(ask) => {
                 let first = *ask == ListingAsk::everything(ask.count)
-                    && ask.count <= self.ec2.world.fewest_on_a_page();
+                    && ask.count < self.ec2.world.fewest_on_a_page()
+                    && self.ec2.omitted.is_empty();
                 demand!(!first, "the first page is never too much");
             }
             Ask::Images(_) => {
@@ -717,6 +773,13 @@ fn takes_a_refresh(heard: &Heard) -> bool {
 fn follows(images: &[ImageId], request: &[ImageId]) -> bool {
     let mut rest = request.iter();
     images.iter().all(|image| rest.any(|wanted| wanted == image))
+}
+
+/// The token that EC2 refused.
+fn refused_token(attempt: &Attempt) -> Option<&NextToken> {
+    let DescribeTarget::Listing { next, .. } = &attempt.target else { return None };
+    let refused = attempt.error().is_some_and(UpstreamError::may_blame_the_token);
+    next.as_ref().filter(|_| refused)
 }
 
 fn same_listing(one: &DescribeTarget, two: &DescribeTarget) -> bool {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     cache::{CacheError, Outcome, Settings, StaleReason},
-    domain::{CallTime, DescribeTarget, ErrorKind, ListingFilter, TaskKey, wall_offset},
+    domain::{CallTime, DescribeTarget, ListingFilter, TaskKey, wall_offset},
 };
 
 /// Longer than any caller has to wait for whatever EC2 and the budget do in a story.
@@ -352,6 +352,9 @@ impl Run {
             {
                 paths.insert("joined a running call");
             }
+            if has_refused_image(heard) {
+                paths.insert("image refused");
+            }
             paths.extend(changes_meanwhile(&ec2, heard));
         }
         if record.walks.iter().any(|(_, pages)| pages.len() > 2) {
@@ -376,6 +379,12 @@ impl Run {
     }
 }
 
+/// Whether a caller is told that EC2 refuses an image that has no task.
+fn has_refused_image(heard: &Heard) -> bool {
+    let Some(Ok(told)) = &heard.result else { return false };
+    told.missing.iter().any(|missing| missing.ec2_code.is_some())
+}
+
 fn path_of(heard: &Heard) -> &'static str {
     match &heard.result {
         None => "gave up",
@@ -388,9 +397,6 @@ fn path_of(heard: &Heard) -> &'static str {
             Outcome::Fetched { .. } => "fetched",
         },
         Some(Err(CacheError::Upstream(error))) if error.kind.is_transient() => "transient error",
-        Some(Err(CacheError::Upstream(error))) if error.kind == ErrorKind::NotFound => {
-            "image refused"
-        }
         Some(Err(CacheError::Upstream(_))) => "denied",
         Some(Err(CacheError::Remembered { .. })) => "remembered refusal",
         Some(Err(_)) => "full",

@@ -8,8 +8,14 @@ use std::{
 use tokio::time::Instant;
 
 use crate::cache::{
+    assess::assess,
     coverage::Position,
-    snapshot::{Fetch, Snapshot},
+    fetch::Fetch,
+    pages::PageStart,
+    planner::PendingGap,
+    query::{CallerKey, Query},
+    reading::Assessment,
+    snapshot::Snapshot,
 };
 use crate::domain::{
     Answer, CallTime, ImageId, ListingFilter, NextToken, StoreImageTask, TaskKey, TaskState,
@@ -86,21 +92,32 @@ pub(in crate::cache) fn answer(tasks: Vec<StoreImageTask>, next: Option<&str>) -
     Answer { tasks, next: next.map(token) }
 }
 
-/// The head page of all tasks.
-pub(in crate::cache) fn head() -> Fetch {
-    Fetch::head(ListingFilter::default())
+/// The first page of all tasks.
+pub(in crate::cache) fn first_page() -> Fetch {
+    Fetch::first_page(ListingFilter::default())
 }
 
 /// The page after a task.
 pub(in crate::cache) fn next_page(after: &StoreImageTask, name: &str) -> Fetch {
     Fetch::Page {
         filter: ListingFilter::default(),
-        from: Position::At(after.key.clone()),
-        token: Some(token(name)),
+        start: PageStart { from: Position::above(&after.key), token: Some(token(name)) },
     }
 }
 
 /// The images of all known tasks, in sort order.
 pub(in crate::cache) fn images(snapshot: &Snapshot) -> Vec<ImageId> {
     snapshot.tasks_after(None).map(|task| task.key.image_id).collect()
+}
+
+/// What pending queries lack of a snapshot.
+pub(in crate::cache) fn gaps(snapshot: &Snapshot, pending: &[(Query, Instant)]) -> Vec<PendingGap> {
+    let mut gaps = Vec::new();
+    for (id, (query, not_before)) in (0..).zip(pending) {
+        if let Assessment::Missing(gap) = assess(snapshot, query, *not_before) {
+            let (caller, not_before) = (CallerKey::default(), *not_before);
+            gaps.push(PendingGap { id, caller, not_before, gap, is_optional: false });
+        }
+    }
+    gaps
 }

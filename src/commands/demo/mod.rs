@@ -115,6 +115,7 @@ fn start_gateway(
 ) -> JoinHandle<Result<(), ServeError>> {
     let settings = server::Settings {
         default_region: regions.first().cloned(),
+        allowed_regions: regions.iter().cloned().collect(),
         ..server::Settings::default()
     };
     let ec2 = Ec2::at_endpoint(&format!("http://{ec2}"), settings.ec2.clone());
