@@ -4,7 +4,7 @@ use std::{fmt, ops::Deref, sync::Arc};
 
 use strum::{IntoStaticStr, VariantArray};
 
-use super::error::ErrorKind;
+use super::error_kind::ErrorKind;
 
 /// The code of a failed call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -4,6 +4,7 @@
 mod bound_log;
 mod error;
 mod error_code;
+mod error_kind;
 mod filter;
 mod image;
 mod limits;
@@ -15,8 +16,9 @@ mod time;
 mod upstream;
 
 pub use bound_log::BoundLog;
-pub use error::{ErrorKind, UpstreamError, code_blames_an_image, code_blames_the_token};
+pub use error::{UpstreamError, code_blames_an_image, code_blames_the_token};
 pub use error_code::{ErrorCode, GatewayCode};
+pub use error_kind::ErrorKind;
 pub use filter::{ListingFilter, TaskFilter, TaskStateKind};
 pub use image::ImageId;
 pub use limits::{MAX_FILTER_VALUES, MAX_IMAGES_PER_CALL, MAX_TASKS_PER_CALL, TASK_LISTED_FOR};
