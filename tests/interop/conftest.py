@@ -52,7 +52,7 @@ class Gateway:
     def __init__(self, simulator, listen="127.0.0.1:0"):
         environment = clean_environment(**simulator.environment)
         self.process = subprocess.Popen(
-            [GATEWAY, "serve", "--listen", listen, "--allowed-regions", "eu-west-1"],
+            [GATEWAY, "serve", "--listen", listen, "--allowed-regions", "eu-west-1,ap-south-1"],
             stderr=subprocess.PIPE, text=True, env=environment,
         )
         for line in self.process.stderr:

@@ -33,7 +33,7 @@ def test_reflection_lists_the_services(gateway):
 def test_reflection_describes_the_service_with_its_comments(gateway):
     output = grpcurl(gateway.address, "describe", SERVICE)
     assert "rpc ListStoreImageTasks" in output and "rpc WatchStoreImageTask" in output
-    assert "Lists store-image tasks, newest first" in output, "reflection serves the comments too"
+    assert "Lists store-image tasks. The request selects tasks in three steps" in output, "reflection serves the comments too"
 
 
 def test_health_of_the_service(gateway):
