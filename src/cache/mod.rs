@@ -122,7 +122,7 @@ impl Cache {
     }
 }
 
-/// Has the scope that was idle longest give tasks back when all together have too many.
+/// Evicts tasks from the scope that was idle longest while all scopes together hold too many.
 async fn give_room(room: Arc<Room>, scopes: Scopes) {
     loop {
         room.is_over.notified().await;

@@ -30,7 +30,7 @@ pub(super) struct PendingGap {
     /// The answer must be from calls that started at this time or later.
     pub(super) not_before: Instant,
     pub(super) gap: Gap,
-    /// There is an answer without it.
+    /// The caller has an answer even if EC2 does not fill this gap.
     pub(super) is_optional: bool,
 }
 
@@ -123,7 +123,7 @@ impl Planner {
         }
     }
 
-    /// A call failed. A page that failed brought none of the wanted images.
+    /// Notes that a call failed. After a failed page below the first, images are looked up instead.
     pub(super) fn call_failed(&mut self, fetch: &Fetch) {
         if fetch.is_deep_page() {
             self.avoid_pages();

@@ -21,11 +21,11 @@ pub(super) struct Refusal {
 /// EC2's refusals of a moment ago.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    /// Everything in the scope.
+    /// EC2 refused every call of the scope.
     scope: Option<Refusal>,
-    /// Pages of a listing.
+    /// EC2 refused the pages of a listing.
     listings: HashMap<ListingFilter, Refusal>,
-    /// Look-ups of an image, but not because of the image.
+    /// EC2 refused to look an image up, for a reason that is not the image.
     images: HashMap<ImageId, Refusal>,
 }
 

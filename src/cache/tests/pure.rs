@@ -514,7 +514,7 @@ pub(in crate::cache) fn listing(
     Query::Listing { filter, after: None, count }
 }
 
-/// A scope with a past, and what is asked of it now.
+/// The steps that brought a scope to its state, and the questions asked of it then.
 #[derive(Clone, Debug)]
 struct Case {
     past: Vec<Step>,
