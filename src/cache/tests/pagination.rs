@@ -1,5 +1,5 @@
-//! Walks over all pages while the account lives on: tasks start, show late, end; others ask, so that
-//! parts of it are known and heads are read anew; EC2 takes tokens no longer.
+//! Walks over all pages while the account changes: tasks start, appear late and end; other callers
+//! ask, so that parts of the listing are known and first pages are read anew; EC2 refuses old tokens.
 
 use std::collections::BTreeSet;
 
