@@ -288,7 +288,10 @@ impl Refresher {
             Ok(DescribeResponse::Permitted) => {
                 self.fail(
                     plan,
-                    &unreadable(GatewayCode::UnexpectedDryRun, "EC2 answered as if to a dry run"),
+                    &UpstreamError::of_gateway(
+                        GatewayCode::UnexpectedDryRun,
+                        "EC2 answered as if to a dry run",
+                    ),
                     at,
                 );
             }
@@ -307,7 +310,7 @@ impl Refresher {
         {
             self.fail(
                 plan,
-                &unreadable(
+                &UpstreamError::of_gateway(
                     GatewayCode::MalformedAnswer,
                     "EC2 gave a NextToken that it had given before",
                 ),
@@ -382,7 +385,7 @@ impl Refresher {
         self.restarts.remove(filter);
         let code = &error.code;
         let message = format!("EC2 refuses the NextTokens that it gives: {code}: {error}");
-        self.fail(plan, &unreadable(GatewayCode::MalformedAnswer, &message), at);
+        self.fail(plan, &UpstreamError::of_gateway(GatewayCode::MalformedAnswer, &message), at);
     }
 
     /// EC2 refuses everything in the scope.
@@ -506,16 +509,4 @@ fn names(message: &str, image: &ImageId) -> bool {
         }
     }
     false
-}
-
-/// The error of an answer of EC2 that the cache cannot use.
-fn unreadable(code: GatewayCode, message: &str) -> UpstreamError {
-    UpstreamError {
-        kind: code.kind(),
-        code: code.into(),
-        message: message.into(),
-        cause: None,
-        request_id: None,
-        retry_after: None,
-    }
 }

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{error_code::ErrorCode, error_kind::ErrorKind};
+use super::{
+    error_code::{ErrorCode, GatewayCode},
+    error_kind::ErrorKind,
+};
 
 /// A failed call to EC2.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +27,19 @@ pub struct UpstreamError {
 }
 
 impl UpstreamError {
+    /// An error without a cause, a request ID or a time to wait.
+    #[must_use]
+    pub fn new(kind: ErrorKind, code: ErrorCode, message: &str) -> Self {
+        let message = message.into();
+        Self { kind, code, message, cause: None, request_id: None, retry_after: None }
+    }
+
+    /// A failure that EC2 did not report.
+    #[must_use]
+    pub fn of_gateway(code: GatewayCode, message: &str) -> Self {
+        Self::new(code.kind(), code.into(), message)
+    }
+
     /// Returns whether EC2 refuses an image ID. One bad ID fails the whole call.
     #[must_use]
     pub fn blames_an_image(&self) -> bool {

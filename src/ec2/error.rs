@@ -15,7 +15,7 @@ use super::{
     codes::kind_of_code,
     response_integrity::IncompleteResponse,
 };
-use crate::domain::{DescribeResponse, ErrorCode, ErrorKind, GatewayCode, UpstreamError};
+use crate::domain::{DescribeResponse, ErrorKind, GatewayCode, UpstreamError};
 
 /// The code of EC2's answer to a dry run that is permitted. EC2 gives that answer as an error.
 const DRY_RUN_PERMITTED: &str = "DryRunOperation";
@@ -71,7 +71,7 @@ fn of_service(failed: &Failed) -> UpstreamError {
         Some(text) if !text.is_empty() => text,
         _ => "EC2 gave no reason",
     };
-    error(kind, code.into(), message)
+    UpstreamError::new(kind, code.into(), &cause::cut(message))
 }
 
 /// An endpoint that lacks the action answers with status 501 and a code of its choice.
@@ -163,18 +163,7 @@ fn timed_out() -> UpstreamError {
 
 /// A failure that EC2 did not report.
 fn failure(code: GatewayCode, message: &str) -> UpstreamError {
-    error(code.kind(), code.into(), message)
-}
-
-fn error(kind: ErrorKind, code: ErrorCode, message: &str) -> UpstreamError {
-    UpstreamError {
-        kind,
-        code,
-        message: cause::cut(message).into(),
-        cause: None,
-        request_id: None,
-        retry_after: None,
-    }
+    UpstreamError::of_gateway(code, &cause::cut(message))
 }
 
 fn status(failed: &Failed) -> u16 {
@@ -201,6 +190,7 @@ mod tests {
     use aws_sdk_ec2::error::ConnectorError;
 
     use super::*;
+    use crate::domain::ErrorCode;
 
     fn code_of(failed: &Failed) -> ErrorCode {
         classify(failed, None).expect_err("an error").code
