@@ -113,8 +113,8 @@ struct Told {
 
 impl Told {
     /// No answer is older than allowed.
-    fn is_fresh(&self) -> bool {
-        let Ok(found) = &self.result else { return true };
+    fn check_freshness(&self) -> Result<(), TestCaseError> {
+        let Ok(found) = &self.result else { return Ok(()) };
         let settings = Settings::default();
         let allowed = match (&found.outcome, self.max_staleness) {
             (_, Some(seconds)) => Duration::from_secs(seconds),
@@ -122,7 +122,9 @@ impl Told {
             (Outcome::StaleIfError(_), None) => settings.ttl + settings.stale_if_error,
             (Outcome::Hit | Outcome::Fetched { .. }, None) => settings.ttl,
         };
-        found.as_of().is_none_or(|call| call.instant + allowed >= self.arrived)
+        let is_fresh = found.as_of().is_none_or(|call| call.instant + allowed >= self.arrived);
+        prop_assert!(is_fresh, "too old: {:?} for {:?}", self.result, self.max_staleness);
+        Ok(())
     }
 }
 
@@ -233,12 +235,7 @@ async fn all_are_answered(events: Vec<Event>, lag: usize) -> Result<(), TestCase
         before = after;
     }
     for observed_at in life.end().await? {
-        prop_assert!(
-            observed_at.is_fresh(),
-            "too old: {:?} for {:?}",
-            observed_at.result,
-            observed_at.max_staleness
-        );
+        observed_at.check_freshness()?;
         if let Err(error) = observed_at.result {
             prop_assert!(life.faults > 0, "{error:?}, and no call failed");
         }
@@ -277,12 +274,7 @@ async fn bounds_hold(events: Vec<Event>) -> Result<(), TestCaseError> {
         prop_assert!(snapshot.len() <= most, "{} tasks, {most} allowed", snapshot.len());
     }
     for observed_at in life.end().await? {
-        prop_assert!(
-            observed_at.is_fresh(),
-            "too old: {:?} for {:?}",
-            observed_at.result,
-            observed_at.max_staleness
-        );
+        observed_at.check_freshness()?;
         match observed_at.result {
             Ok(_) | Err(CacheError::TooManyWaiting | CacheError::TooManyTasks) => {}
             Err(error) => prop_assert!(life.faults > 0, "{error:?}, and no call failed"),

@@ -35,6 +35,16 @@ fn stores(images: impl IntoIterator<Item = u8>, end: End) -> Event {
     Event::Store(stores)
 }
 
+/// Tasks that have all ended, a first page that is known, and an image that EC2 refuses to look up.
+async fn refusing_an_image() -> Run {
+    let mut run = run(World::plain(5));
+    run.live(&stores(0..40, End::Completes)).await;
+    sleep(Duration::from_mins(10)).await;
+    run.ask(top(), NONE).await;
+    run.live(&Event::Refuse { image: 99, code: "InvalidAMIID.NotFound" }).await;
+    run
+}
+
 fn everything() -> Ask {
     Ask::Listing(ListingAsk::everything(1000))
 }
@@ -146,11 +156,7 @@ fn a_refusal_of_one_listing_is_not_the_refusal_of_another() {
 #[test]
 fn the_refusal_of_an_image_is_as_old_as_its_call() {
     on_paused_clock(async {
-        let mut run = run(World::plain(5));
-        run.live(&stores(0..40, End::Completes)).await;
-        sleep(Duration::from_mins(10)).await;
-        run.ask(top(), NONE).await;
-        run.live(&Event::Refuse { image: 99, code: "InvalidAMIID.NotFound" }).await;
+        let mut run = refusing_an_image().await;
         let codes = |heard: Heard| {
             let told = heard.result.expect("the caller waits").expect("answered");
             told.missing.into_iter().map(|missing| missing.ec2_code).collect::<Vec<_>>()
@@ -260,11 +266,7 @@ fn an_old_answer_is_given_only_while_ec2_is_in_trouble() {
 #[test]
 fn an_image_that_is_refused_does_not_fail_the_others_of_its_call() {
     on_paused_clock(async {
-        let mut run = run(World::plain(5));
-        run.live(&stores(0..40, End::Completes)).await;
-        sleep(Duration::from_mins(10)).await;
-        run.ask(top(), NONE).await;
-        run.live(&Event::Refuse { image: 99, code: "InvalidAMIID.NotFound" }).await;
+        let mut run = refusing_an_image().await;
         let askers = [images([1]), images([99]), images([2, 3]), images([4])];
         for ask in &askers {
             run.ask_after(Duration::ZERO, ask.clone(), NONE, None);
