@@ -3,7 +3,7 @@
 //! EC2 lists newest first, so a position is a start time. A call for the first page tells of all
 //! that is new; what lies below stays known unless a task appears late. EC2 is eventually
 //! consistent, so a new task may appear late, below tasks that started after it. What started five
-//! minutes before a call cannot get such a neighbour any more: that is the *watermark* of the call.
+//! minutes before a call can no longer get such a neighbour: that is the *watermark* of the call.
 //!
 //! The coverage is a stack of readings. Each is a first page and the pages that were read below it;
 //! a deeper one is older. Nearly always there is one. If a new first page reaches down to the

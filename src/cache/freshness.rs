@@ -13,7 +13,7 @@ pub enum Freshness {
     Missing,
     /// The answer is what EC2 said to calls that started at this time or later.
     AsOf(CallTime),
-    /// The answer cannot change any more.
+    /// The answer can no longer change.
     Immutable,
 }
 
@@ -30,7 +30,7 @@ impl Freshness {
         }
     }
 
-    /// The oldest call that the answer rests on. None if the answer cannot change any more.
+    /// The oldest call that the answer rests on. None if the answer can no longer change.
     #[must_use]
     pub fn as_of(self) -> Option<CallTime> {
         match self {

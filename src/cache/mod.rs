@@ -21,7 +21,7 @@
 //! ```
 //!
 //! The last call read only down to 11:35. It makes all that lies below as new as itself, since no task
-//! can appear there any more: what started five minutes before the first call has appeared by then. A
+//! can still appear there: what started five minutes before the first call has appeared by then. A
 //! page that ends above that *watermark* says nothing about what is below it, which then stays as of
 //! 12:01:00 until the pages in between are read.
 

@@ -24,7 +24,7 @@ pub struct CacheRead {
 }
 
 impl CacheRead {
-    /// The oldest call that the answer rests on. None if the answer cannot change any more.
+    /// The oldest call that the answer rests on. None if the answer can no longer change.
     #[must_use]
     pub fn as_of(&self) -> Option<CallTime> {
         self.reading.freshness.as_of()

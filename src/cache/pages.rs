@@ -24,7 +24,7 @@ struct Page {
     to: Position,
     /// The token that leads on from there. None at the end, and if EC2 refused its tokens since.
     next: Option<NextToken>,
-    /// Which tasks are on it cannot change any more.
+    /// Which tasks are on it can no longer change.
     is_final: bool,
     /// Some of its tasks had to make room: it only leads on.
     is_hollow: bool,

@@ -28,7 +28,7 @@ pub(super) struct Lookup {
     pub(super) at: CallTime,
     /// The latest task of the image, or why EC2 told none.
     pub(super) told: Told,
-    /// No task of the image that started at this time or before can appear any more.
+    /// No task of the image that started at this time or before can still appear.
     pub(super) watermark: SystemTime,
 }
 

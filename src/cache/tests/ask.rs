@@ -82,7 +82,7 @@ pub(super) struct Missing {
 /// One caller's question and its end.
 #[derive(Clone, Debug)]
 pub(super) struct Heard {
-    /// What was asked.
+    /// The question.
     pub(super) ask: Ask,
     /// How old the answer may be. None leaves it to the settings.
     pub(super) max_staleness: Option<Duration>,

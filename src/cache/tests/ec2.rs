@@ -140,7 +140,7 @@ pub(super) struct Refused {
 /// One call to EC2.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
-    /// What was asked.
+    /// What the call asks for.
     pub(super) target: DescribeTarget,
     /// When the call started.
     pub(super) started: Moment,
