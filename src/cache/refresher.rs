@@ -60,7 +60,7 @@ struct Refresher {
     restarts: HashMap<ListingFilter, Position>,
     /// A look-up that failed with `AuthFailure`, until the listing shows whether that is about all.
     auth_failure: Option<AuthFailure>,
-    /// Nothing was pending any more, and callers know it.
+    /// Nothing is pending, and callers know it.
     finished: bool,
 }
 
@@ -458,7 +458,9 @@ impl Refresher {
             return;
         }
         let snapshot = self.shared.snapshot();
-        self.publish(snapshot.without(surplus, &self.kept(&snapshot)));
+        if let Some(trimmed) = snapshot.without(surplus, &self.kept(&snapshot)) {
+            self.publish(trimmed);
+        }
         self.planner.avoid_pages();
     }
 

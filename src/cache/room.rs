@@ -120,10 +120,10 @@ pub(super) struct Kept {
 }
 
 impl Snapshot {
-    /// The next snapshot, with up to `surplus` tasks less. The oldest terminal ones go, and the listings
-    /// count as known only as far down as they still are.
+    /// The next snapshot, with up to `surplus` tasks fewer. The oldest terminal ones go, and the listings
+    /// count as known only as far down as they still are. None if no task may go.
     #[must_use]
-    pub(super) fn without(&self, surplus: usize, kept: &Kept) -> Self {
+    pub(super) fn without(&self, surplus: usize, kept: &Kept) -> Option<Self> {
         let mut gone = Vec::new();
         let pages = self.pages(&ListingFilter::default());
         let first_page = pages.and_then(Pages::first_bottom).unwrap_or(Position::Top);
@@ -135,9 +135,8 @@ impl Snapshot {
                 gone.push(task.clone());
             }
         }
+        let bottom = Position::above(&gone.last()?.key);
         let mut next = self.clone();
-        let Some(newest) = gone.last() else { return next };
-        let bottom = Position::above(&newest.key);
         for task in &gone {
             next.remove(&task.key);
             next.lookups.remove(&task.key.image_id);
@@ -152,7 +151,7 @@ impl Snapshot {
                 pages.cut_below(Position::above(&newest.key));
             }
         }
-        next
+        Some(next)
     }
 
     fn stays(&self, task: &StoreImageTask, kept: &Kept) -> bool {
