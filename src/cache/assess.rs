@@ -1,6 +1,8 @@
 //! Whether a snapshot answers a query, with what, and what is lacking otherwise: the one place where
 //! the cases of EC2 are analysed. Images have a file of their own, `assess_images.rs`.
 
+use std::time::SystemTime;
+
 use tokio::time::Instant;
 
 use super::{
@@ -58,12 +60,14 @@ impl View<'_> {
     fn assess(self, query: &Query) -> Assessment {
         match query {
             Query::Listing { filter, after, count } => {
+                let started_after = self.started_after(filter.started_after);
+                let filter = &TaskFilter { started_after, ..filter.clone() };
                 self.listing(Page { filter, after: after.as_ref(), count: *count })
             }
             Query::Images { images, buckets, started_after, states } => {
                 let candidates = TaskFilter {
                     buckets: buckets.clone(),
-                    started_after: *started_after,
+                    started_after: self.started_after(*started_after),
                     ..TaskFilter::default()
                 };
                 let kept = TaskFilter { states: states.clone(), ..TaskFilter::default() };
@@ -71,6 +75,13 @@ impl View<'_> {
             }
             Query::Task(key) => self.task(key),
         }
+    }
+
+    /// The start time after which tasks are selected: the time that the request names, or the one at
+    /// which EC2's listing ends, if that is later.
+    fn started_after(self, named: Option<SystemTime>) -> Option<SystemTime> {
+        let forgotten = self.not_before.map(|moment| self.snapshot.clock.forgotten(moment));
+        named.max(forgotten)
     }
 
     /// A page, by the listing of all tasks or by the one that EC2 filters.
@@ -216,18 +227,18 @@ impl View<'_> {
 
     /// A task that is not known may not exist, or was never read, or had to make room.
     fn unknown_task(self, key: &TaskKey) -> Assessment {
-        let (mut all, mut around) = (self.all(None), self.around(key));
+        let (mut all, mut reads) = (self.all(None), self.reads(key));
         if all.covers(key) {
             return absent(all.freshness);
         }
-        if around.covers(key) {
-            return absent(around.freshness);
+        if reads.covers(key) {
+            return absent(reads.freshness);
         }
         let lookup = self.snapshot.lookups.get(&key.image_id);
         let told = lookup.filter(|lookup| self.is_fresh(Freshness::AsOf(lookup.at)));
         match told.map(|lookup| (&lookup.told, lookup.at)) {
             Some((Told::Latest(None), at)) => return absent(Freshness::AsOf(at)),
-            Some((Told::Latest(Some(latest)), at)) if latest > key => {
+            Some((Told::Latest(Some(latest)), at)) if latest.start_time > key.start_time => {
                 return absent(Freshness::AsOf(at));
             }
             _ => {}
@@ -236,7 +247,7 @@ impl View<'_> {
         if self.promised().is_some_and(|promised| promised.covers(key)) {
             gap.page = Some(Fetch::first_page(ListingFilter::default()));
         } else if told.is_some() {
-            gap.page = Some(self.page_around(key));
+            gap.page = Some(self.page_below(ListingFilter::default(), Some(key), reads.bottom));
         } else {
             gap.look_up.push(key.image_id);
         }
@@ -262,11 +273,12 @@ fn absent(freshness: Freshness) -> Assessment {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
     use super::*;
     use crate::{
         cache::{
+            CacheRead, Outcome,
             order::COMPARED,
             tests::{
                 pure::images_query,
@@ -314,6 +326,37 @@ mod tests {
             assert_eq!(known.tasks.len(), found, "{query:?}");
             assert!(COMPARED.get() < 600, "{} compared for {query:?}", COMPARED.get());
         }
+    }
+
+    #[test]
+    fn what_ec2_lists_no_longer_is_left_out_though_the_page_can_no_longer_change() {
+        let clock = Clock::new();
+        let days = 24 * 60;
+        let tasks = clock.done([10, 20, 31 * days - 10]);
+        let all = answer(tasks.clone(), None);
+        let snapshot = Arc::new(Snapshot::default().merge(&first_page(), &all, clock.at(0)));
+        let query = Query::Listing {
+            filter: TaskFilter::default(),
+            after: Some(tasks[0].key.clone()),
+            count: 9,
+        };
+        let answered = |minute: u64| match assess(&snapshot, &query, clock.at(60 * minute).instant)
+        {
+            Assessment::Fresh(reading) => reading,
+            Assessment::Missing(gap) => panic!("all is known, and {gap:?} is not"),
+        };
+        assert_eq!((answered(5).tasks.len(), answered(15).tasks.len()), (2, 1));
+        let read = CacheRead {
+            reading: Arc::new(answered(5)),
+            snapshot: snapshot.clone(),
+            outcome: Outcome::Hit,
+            at: clock.at(300).instant,
+        };
+        let age = |minute: u64| {
+            let moment = clock.at(60 * minute).instant;
+            read.validator().age(&snapshot, moment, moment)
+        };
+        assert_eq!((age(5), age(15)), (Some(Duration::ZERO), None));
     }
 
     #[test]

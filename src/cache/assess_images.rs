@@ -192,7 +192,8 @@ impl<'a> View<'a> {
     /// that has a token tells nothing about the past.
     fn time_of(self, bottom: Position) -> SystemTime {
         let newest = self.snapshot.newest_call();
-        bottom.time().or(newest.map(|call| call.wall)).unwrap_or(SystemTime::UNIX_EPOCH)
+        let now = newest.map(|call| self.snapshot.clock.time(call.instant));
+        bottom.time().or(now).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// EC2's code if it refused to look an image up.

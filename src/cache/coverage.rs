@@ -9,7 +9,10 @@
 //! a deeper one is older. Nearly always there is one. If a new first page reaches down to the
 //! watermark of the reading below, nothing can have appeared in between, and the two become one.
 
-use std::{cmp::Reverse, time::SystemTime};
+use std::{
+    cmp::Reverse,
+    time::{Duration, SystemTime},
+};
 
 use super::freshness::Freshness;
 use crate::domain::{CallTime, TaskKey};
@@ -34,6 +37,12 @@ impl Position {
     /// The position above all tasks that started at the same time as this one.
     pub(super) fn above(key: &TaskKey) -> Self {
         Self::At(key.start_time)
+    }
+
+    /// A position above this task and all that started at the same time. A page that begins at
+    /// [`Position::above`] need not show all of them, so it does not continue what ends here.
+    pub(super) fn well_above(key: &TaskKey) -> Self {
+        Self::at(key.start_time.0 + Duration::from_nanos(1))
     }
 
     /// The position below which no task started after this time.

@@ -21,6 +21,9 @@ const APPEARS_WITHIN: Duration = Duration::from_mins(5);
 /// than five minutes (IAM user guide, "Signature Version 4").
 const MAX_SKEW: Duration = Duration::from_mins(5);
 
+/// The least difference of two times.
+const INSTANT: Duration = Duration::from_nanos(1);
+
 /// A time of EC2's at a moment of the monotonic clock.
 #[derive(Clone, Copy, Debug)]
 struct Reference {
@@ -58,10 +61,15 @@ impl Ec2Clock {
             let now = estimate.at(moment);
             if now < start {
                 *estimate = newest;
-            } else if now > start + LISTED_FOR {
-                *estimate = Reference { moment, time: start + LISTED_FOR };
+            } else if now >= start + LISTED_FOR {
+                *estimate = Reference { moment, time: start + LISTED_FOR - INSTANT };
             }
         }
+    }
+
+    /// EC2's time at a moment, as far as it is known.
+    pub(super) fn time(&self, moment: Instant) -> SystemTime {
+        earlier(self.estimate, moment, Duration::ZERO)
     }
 
     /// No task that started at this time or before can appear after a call of this moment.
@@ -70,9 +78,16 @@ impl Ec2Clock {
         by_least.max(earlier(self.estimate, moment, APPEARS_WITHIN + MAX_SKEW))
     }
 
-    /// Tasks that started before this time are listed no longer.
-    pub(super) fn oldest_listed(&self, moment: Instant) -> SystemTime {
+    /// A call of this moment no longer lists tasks that started at this time or before.
+    pub(super) fn forgotten(&self, moment: Instant) -> SystemTime {
         earlier(self.estimate, moment, LISTED_FOR)
+    }
+
+    /// The moment until which a task that started at this time is listed.
+    pub(super) fn listed_until(&self, start: SystemTime) -> Option<Instant> {
+        let Reference { moment, time } = self.estimate?;
+        let left = (start + LISTED_FOR).duration_since(time).unwrap_or(Duration::ZERO);
+        moment.checked_add(left)
     }
 }
 
@@ -100,9 +115,9 @@ mod tests {
         let tasks = answer(clock.done([1, 10]), None);
         let mut ec2 = Ec2Clock::default();
         ec2.learn(&tasks, clock.at(0));
-        let right = (ec2.oldest_listed(clock.at(60).instant), ec2.watermark(clock.at(60).instant));
+        let right = (ec2.forgotten(clock.at(60).instant), ec2.watermark(clock.at(60).instant));
         ec2.learn(&tasks, leapt(clock.at(30), 40 * DAY));
-        let now = (ec2.oldest_listed(clock.at(60).instant), ec2.watermark(clock.at(60).instant));
+        let now = (ec2.forgotten(clock.at(60).instant), ec2.watermark(clock.at(60).instant));
         assert_eq!(now, right);
         assert_eq!(right, (clock.at(60).wall - LISTED_FOR, clock.at(60).wall - 6 * MINUTE));
     }
@@ -117,7 +132,7 @@ mod tests {
             let wrong = if ahead { call.wall + 40 * DAY } else { call.wall - 40 * DAY };
             let mut ec2 = Ec2Clock::default();
             ec2.learn(&answer(tasks.clone(), None), CallTime { wall: wrong, ..call });
-            assert!(ec2.oldest_listed(call.instant) <= oldest, "ahead: {ahead}");
+            assert!(ec2.forgotten(call.instant) <= oldest, "ahead: {ahead}");
         }
     }
 }

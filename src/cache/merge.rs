@@ -3,7 +3,7 @@
 //! A task that is known is never lost or turned back, whatever the order in which replicas answer. It
 //! goes when it is too old for EC2 to list, or when answers that should have it lack it for long.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     coverage::Position,
@@ -82,6 +82,7 @@ impl Snapshot {
         at: CallTime,
     ) {
         let to = end_of_page(start.from, answer);
+        let first = first_of_page(start, answer);
         let watermark = self.clock.watermark(at.instant);
         if filter.is_empty() && start.token.is_none() {
             self.coverage.add_first_page(at, to, watermark);
@@ -90,37 +91,39 @@ impl Snapshot {
         }
         let is_stable = start.from >= Position::at(watermark);
         let mut pages = self.pages.get(filter).cloned().unwrap_or_default();
-        pages.add(start, to, answer.next.clone(), at, is_stable && filter.is_lasting());
-        self.pages.insert(filter.clone(), pages);
+        pages.add(start, (first, to), answer.next.clone(), at, is_stable && filter.is_lasting());
         if filter.is_lasting() {
-            self.mark_left_out(filter, start.from, to, answer, at);
+            self.mark_left_out(filter, &pages, start.from, to);
         }
+        self.pages.insert(filter.clone(), pages);
         self.bound_pages(filter);
     }
 
-    /// Marks unfinished tasks that a page should have and has not. The page says nothing about tasks that
-    /// started exactly when it begins or ends: they may be on the one beside it. A listing by state
-    /// says nothing either: a task may rightly have left it.
+    /// Marks unfinished tasks that a page should have and has not. A listing by state says nothing: a task
+    /// may rightly have left it.
     fn mark_left_out(
         &mut self,
         filter: &ListingFilter,
+        pages: &Pages,
         from: Position,
         to: Position,
-        answer: &Answer,
-        at: CallTime,
     ) {
         let filter = TaskFilter { buckets: filter.buckets.clone(), ..TaskFilter::default() };
-        let listed: HashSet<_> = answer.tasks.iter().map(|task| &task.key).collect();
         let mut left_out = Vec::new();
         for task in self.tasks.unfinished(&filter, None) {
-            if !to.covers(&task.key) {
+            let (key, position) = (&task.key, Position::above(&task.key));
+            if !to.covers(key) {
                 break;
             }
-            if from < Position::above(&task.key) && !listed.contains(&task.key) {
-                left_out.push(task.key.clone());
+            // What the page lists was observed by it.
+            if position >= from
+                && let Some(told) = pages.tells_at(from, position)
+                && self.observed_at(key) < Some(told)
+            {
+                left_out.push((key.clone(), told));
             }
         }
-        for key in left_out {
+        for (key, at) in left_out {
             self.left_out(&key, at);
         }
     }
@@ -135,10 +138,11 @@ impl Snapshot {
                 }
             }
             let told = Told::Latest(latest.cloned());
-            // Known tasks that are newer were left out. The look-up says nothing about older ones.
+            // Known tasks that are newer were left out. The look-up says nothing about older ones, nor
+            // about those that started at the same time.
             let mut newer = Vec::new();
             for task in self.tasks.of(*image) {
-                let is_newer = latest.is_none_or(|latest| task.key < *latest);
+                let is_newer = latest.is_none_or(|latest| task.key.start_time < latest.start_time);
                 if is_newer && !task.state.is_terminal() {
                     newer.push(task.key.clone());
                 }
@@ -175,10 +179,10 @@ impl Snapshot {
 
     /// Drops what EC2 lists no longer.
     fn drop_old(&mut self, at: CallTime) {
-        let oldest_listed = self.clock.oldest_listed(at.instant);
+        let forgotten = self.clock.forgotten(at.instant);
         let mut gone = Vec::new();
         for task in self.tasks.oldest_first() {
-            if task.key.start_time.0 >= oldest_listed {
+            if task.key.start_time.0 > forgotten {
                 break;
             }
             gone.push(task.key.clone());
@@ -238,6 +242,15 @@ impl Snapshot {
 /// Pages and filter values that a listing takes. That of all tasks is always kept.
 fn weight_of(filter: &ListingFilter, pages: &Pages) -> usize {
     if filter.is_empty() { 0 } else { pages.len() + filter.states.len() + filter.buckets.len() }
+}
+
+/// Where the first task of a page is. Nothing is above that of the first page.
+fn first_of_page(start: &PageStart, answer: &Answer) -> Position {
+    if start.token.is_none() {
+        return Position::Top;
+    }
+    let first = answer.tasks.iter().map(|task| &task.key).min();
+    first.map_or(Position::End, Position::above)
 }
 
 /// Where a page ends. A page may be empty, and need not be sorted.
@@ -321,9 +334,10 @@ mod tests {
         assert_eq!(observed(&looked_up), [at_2, at_2, at_2, at_3]);
     }
 
-    /// The task may be on the page beside it: EC2 promises nothing about tasks that start together.
+    /// The task may be on the page beside it: EC2 promises nothing about tasks that start together. Both
+    /// pages tell together.
     #[test]
-    fn a_page_says_nothing_about_tasks_that_started_when_it_begins_or_ends() {
+    fn two_pages_tell_together_of_tasks_that_started_where_one_ends_and_the_other_begins() {
         let clock = Clock::new();
         let (one, other) = (clock.task(1, 10, RUNNING, 5), clock.task(2, 10, RUNNING, 5));
         let older = clock.task(3, 20, RUNNING, 5);
@@ -337,7 +351,23 @@ mod tests {
         assert_eq!(snapshot.observed_at(&other.key), Some(clock.at(0)));
         let page = answer(vec![older], None);
         let snapshot = snapshot.merge(&next_page(&one, "a"), &page, clock.at(2));
-        assert_eq!(snapshot.observed_at(&other.key), Some(clock.at(0)));
+        assert_eq!(snapshot.observed_at(&other.key), Some(clock.at(1)));
+    }
+
+    #[test]
+    fn a_page_that_is_read_again_alone_does_not_tell_what_is_above_its_first_task() {
+        let clock = Clock::new();
+        let tasks: Vec<_> = (1..=3).map(|age| clock.task(age, 10 * age, RUNNING, 5)).collect();
+        let mut snapshot = Snapshot::default()
+            .merge(&first_page(), &answer(tasks.clone(), None), clock.at(0))
+            // EC2 leaves out the second task, which is the last of the page.
+            .merge(&first_page(), &answer(tasks[..1].to_vec(), Some("a")), clock.at(1));
+        for second in [100, 300, 500, 700] {
+            let page = answer(tasks[2..].to_vec(), None);
+            snapshot = snapshot.merge(&next_page(&tasks[0], "a"), &page, clock.at(second));
+        }
+        assert_eq!(snapshot.observed_at(&tasks[1].key), Some(clock.at(1)));
+        assert_eq!(images(&snapshot).len(), 3);
     }
 
     #[test]

@@ -33,13 +33,23 @@ impl CacheRead {
     /// Tells later whether the answer still holds.
     #[must_use]
     pub fn validator(&self) -> Validator {
-        Validator::new(&self.snapshot, self.reading.freshness)
+        let mut validator = Validator::new(&self.snapshot, self.reading.freshness);
+        validator.listed_until = self.listed_until();
+        validator
     }
 
     /// Whether an answer that was read before is the same: from the same snapshot, and as new.
     #[must_use]
     pub fn is_as(&self, validator: &Validator) -> bool {
-        validator.freshness == self.reading.freshness && validator.is_of(&self.snapshot)
+        validator.freshness == self.reading.freshness
+            && validator.listed_until == self.listed_until()
+            && validator.is_of(&self.snapshot)
+    }
+
+    /// When EC2 stops listing the oldest task of the answer.
+    fn listed_until(&self) -> Option<Instant> {
+        let oldest = self.reading.tasks.iter().map(|task| task.key.start_time.0).min()?;
+        self.snapshot.clock.listed_until(oldest)
     }
 
     /// How old the answer is.
@@ -53,14 +63,28 @@ impl CacheRead {
 #[derive(Clone, Debug)]
 pub struct Validator {
     snapshot: Weak<Snapshot>,
-    pub(super) freshness: Freshness,
+    freshness: Freshness,
+    listed_until: Option<Instant>,
 }
 
 impl Validator {
     /// Of an answer that was read from a snapshot and is this new.
     #[must_use]
     pub fn new(snapshot: &Arc<Snapshot>, freshness: Freshness) -> Self {
-        Self { snapshot: Arc::downgrade(snapshot), freshness }
+        Self { snapshot: Arc::downgrade(snapshot), freshness, listed_until: None }
+    }
+
+    /// How old the answer is, if it still holds for a request that arrives now and takes nothing older
+    /// than `not_before`.
+    pub(super) fn age(
+        &self,
+        newest: &Arc<Snapshot>,
+        not_before: Instant,
+        now: Instant,
+    ) -> Option<Duration> {
+        let is_listed = self.listed_until.is_none_or(|until| until > not_before);
+        let holds = is_listed && self.freshness.satisfies(not_before) && self.is_of(newest);
+        if holds { Some(self.freshness.age(now)) } else { None }
     }
 
     /// Whether the answer was read from this snapshot. While the validator lives, no other snapshot can

@@ -20,6 +20,9 @@ struct Page {
     at: CallTime,
     /// The token that leads to it. None leads to the first page.
     token: Option<NextToken>,
+    /// Where its first task is; the end if it has none. What lies above, down from where the page begins,
+    /// is on neither page.
+    first: Position,
     /// Where it ends.
     to: Position,
     /// The token that leads on from there. None at the end, and if EC2 refused its tokens since.
@@ -75,12 +78,39 @@ impl Pages {
         })
     }
 
-    /// How new the states of the listed tasks are, from a task down.
-    pub(super) fn reads<'a>(
-        &'a self,
-        after: Option<&TaskKey>,
-    ) -> impl Iterator<Item = Stretch> + use<'a> {
-        self.chain(after).map(Page::read)
+    /// How new it is which tasks are listed from a task down, also of pages that can no longer change.
+    pub(super) fn reads<'a>(&'a self, key: &TaskKey) -> impl Iterator<Item = Stretch> + use<'a> {
+        self.chain(Some(key)).map(Page::read)
+    }
+
+    /// When the pages were read that tell of an unfinished task, which never has to make room: the one
+    /// that has it or lacks it, or both that lack it if it would be between their tasks.
+    pub(super) fn around<'a>(&'a self, key: &TaskKey) -> impl Iterator<Item = Stretch> + use<'a> {
+        let first = self.first_around(key).map(|(_, page)| page);
+        self.down_from(first, true)
+            .map(|page| Stretch { bottom: page.to, freshness: Freshness::AsOf(page.at) })
+    }
+
+    fn first_around(&self, key: &TaskKey) -> Option<(&Position, &Page)> {
+        let (from, page) = self.above(key)?;
+        let position = Position::above(key);
+        if page.to < position {
+            return None;
+        }
+        match self.before(*from) {
+            Some(before) if position <= page.first => {
+                if before.1.to >= *from {
+                    Some(before)
+                } else {
+                    None
+                }
+            }
+            _ => Some((from, page)),
+        }
+    }
+
+    fn before(&self, position: Position) -> Option<(&Position, &Page)> {
+        self.0.range(..position).next_back()
     }
 
     /// The pages that follow each other from a task down, or from the top. The first of them is the
@@ -93,9 +123,21 @@ impl Pages {
                 _ => None,
             },
         };
-        std::iter::successors(first, |page| {
-            let (_, next) = self.0.range(..=page.to).next_back()?;
-            (next.to > page.to).then_some(next)
+        self.down_from(first, false)
+    }
+
+    /// A page and those that follow. Where tasks that started together stand on two pages, these tell of
+    /// all of them only if the lower one was read after the upper one: by its token, from where it ends.
+    fn down_from<'a>(
+        &'a self,
+        first: Option<&'a Page>,
+        is_between_pages: bool,
+    ) -> impl Iterator<Item = &'a Page> + use<'a> {
+        std::iter::successors(first, move |page| {
+            let (from, next) = self.0.range(..=page.to).next_back()?;
+            let is_split = is_between_pages || next.first == *from;
+            let follows = next.at >= page.at || !is_split;
+            (next.to > page.to && follows).then_some(next)
         })
     }
 
@@ -104,13 +146,28 @@ impl Pages {
         self.0.range(..Position::above(key)).next_back()
     }
 
+    /// The page to read for the state of a task.
+    pub(super) fn start_around(&self, key: &TaskKey) -> PageStart {
+        if let Some((from, page)) = self.first_around(key) {
+            return page.start(*from);
+        }
+        match self.above(key) {
+            Some((from, page)) if page.to >= Position::above(key) => {
+                let before = self.before(*from);
+                before.map_or(PageStart::FIRST, |(from, before)| self.following(*from, before))
+            }
+            Some((from, page)) => self.following(*from, page),
+            None => PageStart::FIRST,
+        }
+    }
+
     /// The page to read for the tasks after a task, or from the top, of which nothing is known that is
     /// new enough.
     pub(super) fn after(&self, after: Option<&TaskKey>) -> PageStart {
         let Some(key) = after else { return PageStart::FIRST };
         match self.above(key) {
             Some((from, page)) if page.to >= Position::above(key) => page.start(*from),
-            Some((_, page)) => page.following(),
+            Some((from, page)) => self.following(*from, page),
             None => PageStart::FIRST,
         }
     }
@@ -119,29 +176,44 @@ impl Pages {
     pub(super) fn below(&self, position: Position) -> PageStart {
         match self.0.range(..=position).next_back() {
             Some((from, page)) if page.to > position => page.start(*from),
-            Some((_, page)) => page.following(),
+            Some((from, page)) => self.following(*from, page),
             None => PageStart::FIRST,
         }
     }
 
-    /// Adds a page. One that begins where the page before it began continues that page: a page may
-    /// be empty, or hold only tasks that started at the same time.
+    /// The page to read after a page. One that holds nothing but tasks which started together ends where
+    /// it begins. If the page above was read since, it may end elsewhere among these, and the walk goes
+    /// on from there.
+    fn following(&self, from: Position, page: &Page) -> PageStart {
+        let is_passed = page.first == from
+            && page.to == from
+            && self.before(from).is_some_and(|(_, above)| above.at > page.at);
+        match &page.next {
+            _ if is_passed => page.start(from),
+            Some(next) => PageStart { from: page.to, token: Some(next.clone()) },
+            None => PageStart::FIRST,
+        }
+    }
+
+    /// Adds a page with the positions of its first task and of its end. One that begins where the page
+    /// before it began continues that page: a page may be empty, or hold only tasks that started at the
+    /// same time.
     pub(super) fn add(
         &mut self,
         start: &PageStart,
-        to: Position,
+        (first, to): (Position, Position),
         next: Option<NextToken>,
         at: CallTime,
         is_final: bool,
     ) {
         let token = start.token.clone();
-        let mut page = Page { at, token, to, next, is_final, is_hollow: false };
+        let mut page = Page { at, token, first, to, next, is_final, is_hollow: false };
         if let Some(begun) = self.0.get(&start.from)
             && begun.to == start.from
-            && start.token.is_some()
-            && begun.next == start.token
+            && begun.leads_to(start)
         {
             page.at = begun.at.min(at);
+            page.first = begun.first.min(first);
             page.token.clone_from(&begun.token);
         }
         let mut inside = Vec::new();
@@ -192,6 +264,17 @@ impl Pages {
         above.into_iter().any(|(_, page)| page.token.as_ref() == Some(next))
     }
 
+    /// The call by which the page that begins here tells of a task at a position. What lies between the last
+    /// task of the page above and the first of this one is on neither: both tell of it.
+    pub(super) fn tells_at(&self, from: Position, position: Position) -> Option<CallTime> {
+        let page = self.0.get(&from)?;
+        if page.first < position {
+            return Some(page.at);
+        }
+        let (_, above) = self.before(from)?;
+        if above.to >= from { Some(page.at.min(above.at)) } else { None }
+    }
+
     /// EC2 refused a token. The walk begins again: no other token of the same age is trusted.
     pub(super) fn forget_tokens(&mut self) {
         let first = self.0.remove(&Position::Top);
@@ -208,12 +291,8 @@ impl Page {
         PageStart { from, token: self.token.clone() }
     }
 
-    /// Reads the page after it.
-    fn following(&self) -> PageStart {
-        match &self.next {
-            Some(next) => PageStart { from: self.to, token: Some(next.clone()) },
-            None => PageStart::FIRST,
-        }
+    fn leads_to(&self, start: &PageStart) -> bool {
+        start.token.is_some() && self.next == start.token
     }
 
     fn read(&self) -> Stretch {

@@ -225,7 +225,7 @@ impl Refresher {
                 }
             },
         };
-        if limits.is_full && needs_room(&pending.query, &gap) {
+        if limits.is_full && needs_room(snapshot, &pending.query, &gap) {
             self.shared.tasks_log.refused(self.shared.settings.max_tasks);
             self.refuse(id, &CacheError::TooManyTasks);
             return None;
@@ -249,11 +249,15 @@ impl Refresher {
     }
 
     fn plan(&mut self) -> Option<Plan> {
+        // All callers may have gone away since the call was wanted.
+        if self.gaps.is_empty() {
+            return None;
+        }
         let snapshot = self.shared.snapshot();
         let gaps = &self.gaps;
         self.restarts.retain(|filter, _| gaps.iter().any(|gap| gap.may_read(filter)));
         let mut plan = self.planner.next(&snapshot, gaps);
-        if plan.is_none() && !gaps.is_empty() {
+        if plan.is_none() {
             // A fault in the planner must not become a refresher that turns in circles.
             tracing::error!(scope = %self.shared.scope, "the plan has no call for {:?}", self.gaps);
             for gap in &self.gaps {
@@ -324,12 +328,12 @@ impl Refresher {
                 if filter.is_empty() {
                     self.planner.page_read(&answer.tasks);
                 }
-                if self.restarts.get(filter).is_some_and(|refused| start.from >= *refused) {
+                if self.restarts.get(filter).is_some_and(|refused| start.from > *refused) {
                     self.restarts.remove(filter);
                 }
             }
         }
-        self.shared.state().refusals.answered(fetch, at);
+        self.shared.state().call_answered(fetch, at);
         self.publish(snapshot.merge(fetch, answer, at));
         if let Some(AuthFailure { images, error, at }) = self.auth_failure.take() {
             self.blame(&images, &error, at);
@@ -495,12 +499,19 @@ impl Refresher {
     }
 }
 
-/// Whether what is lacking is below the first pages. Watches of one task go on without room, and so does
+/// Whether what is lacking is below the first pages. Tasks that are known go on without room, and so does
 /// the listing of what is in progress, which EC2 bounds.
-fn needs_room(query: &Query, gap: &Gap) -> bool {
-    let Some(Fetch::Page { filter, start }) = &gap.page else { return false };
-    let is_deep = start.token.is_some() && *filter != ListingFilter::in_progress();
-    is_deep && !matches!(query, Query::Task(_))
+fn needs_room(snapshot: &Snapshot, query: &Query, gap: &Gap) -> bool {
+    let Some(page) = &gap.page else { return false };
+    let Fetch::Page { filter, start } = page else { return false };
+    if page.is_first_of_all() || *filter == ListingFilter::in_progress() {
+        return false;
+    }
+    match query {
+        Query::Listing { after, .. } => start.token.is_some() || after.is_some(),
+        Query::Images { .. } => start.token.is_some(),
+        Query::Task(key) => snapshot.task(key).is_none(),
+    }
 }
 
 /// Whether EC2's message names an image, and not one whose ID begins alike.

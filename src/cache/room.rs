@@ -135,7 +135,7 @@ impl Snapshot {
                 gone.push(task.clone());
             }
         }
-        let bottom = Position::above(&gone.last()?.key);
+        let bottom = Position::well_above(&gone.last()?.key);
         let mut next = self.clone();
         for task in &gone {
             next.remove(&task.key);
@@ -148,7 +148,7 @@ impl Snapshot {
             if filter.is_empty() {
                 pages.hollow_below(bottom);
             } else if let Some(newest) = gone.iter().rev().find(|task| filter.matches(task)) {
-                pages.cut_below(Position::above(&newest.key));
+                pages.cut_below(Position::well_above(&newest.key));
             }
         }
         Some(next)

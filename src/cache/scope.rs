@@ -190,9 +190,7 @@ impl ScopeCache {
     ) -> Option<Duration> {
         let terms = self.terms(max_staleness);
         self.shared.mark_used(terms.now);
-        let holds = validator.freshness.satisfies(terms.not_before)
-            && validator.is_of(&self.shared.snapshot.borrow());
-        holds.then(|| validator.freshness.age(terms.now))
+        validator.age(&self.shared.snapshot.borrow(), terms.not_before, terms.now)
     }
 
     /// Waits until the answer to a query is known from calls that started at `not_before` or later. For
@@ -281,8 +279,10 @@ impl ScopeCache {
             match timeout_at(deadline, &mut ticket.outcome).await {
                 Ok(outcome) => return outcome.map_err(|_| CacheError::RefresherLost),
                 Err(_) => {
-                    if let Some(outcome) = self.known_so_far(pending) {
-                        return Ok(outcome);
+                    if let Some((reading, snapshot)) = self.known_so_far(pending) {
+                        let collapsed = ticket.is_collapsed(reading.freshness);
+                        let reading = Arc::new(reading);
+                        return Ok(WaitOutcome::Met { reading, snapshot, collapsed });
                     }
                 }
             }
@@ -291,21 +291,21 @@ impl ScopeCache {
     }
 
     /// The answer about the first images of a query. None if no image is known.
-    fn known_so_far(&self, pending: &PendingQuery) -> Option<WaitOutcome> {
+    fn known_so_far(&self, pending: &PendingQuery) -> Option<(Reading, Arc<Snapshot>)> {
         let snapshot = self.shared.snapshot();
-        let mut query = pending.query.clone();
-        if let Assessment::Missing(gap) = assess(&snapshot, &query, pending.not_before) {
-            if gap.resolved == 0 {
-                return None;
-            }
-            query = Arc::new(query.of_first_images(gap.resolved));
+        let gap = match assess(&snapshot, &pending.query, pending.not_before) {
+            Assessment::Fresh(reading) => return Some((reading, snapshot)),
+            Assessment::Missing(gap) => gap,
+        };
+        if gap.resolved == 0 {
+            return None;
         }
-        match assess(&snapshot, &query, pending.not_before) {
+        let first = pending.query.of_first_images(gap.resolved);
+        match assess(&snapshot, &first, pending.not_before) {
             Assessment::Missing(_) => None,
             Assessment::Fresh(mut reading) => {
-                reading.more |= reading.images < pending.query.images();
-                let reading = Arc::new(reading);
-                Some(WaitOutcome::Met { reading, snapshot, collapsed: false })
+                reading.more = true;
+                Some((reading, snapshot))
             }
         }
     }

@@ -11,6 +11,8 @@ use tokio::{
 };
 
 use super::{
+    fetch::Fetch,
+    freshness::Freshness,
     outcome::{CacheError, StaleReason},
     planner::QueryId,
     query::PendingQuery,
@@ -19,9 +21,9 @@ use super::{
     room::{Holding, Room},
     settings::Settings,
     snapshot::Snapshot,
-    wait_queue::{Bounds, Place, WaitOutcome, WaitQueue, Waiter},
+    wait_queue::{Arrivals, Bounds, Place, WaitOutcome, WaitQueue, Waiter},
 };
-use crate::domain::{BoundLog, Scope, TaskKey, Upstream};
+use crate::domain::{BoundLog, CallTime, Scope, TaskKey, Upstream};
 
 /// Most pages of a scope within one TTL that are read for images that look-ups do not tell.
 const FURTHER_PAGES: usize = 5;
@@ -59,9 +61,9 @@ pub(super) struct State {
     /// The watched tasks, and how often each is watched.
     pub(super) watched: HashMap<TaskKey, usize>,
     /// How many callers have arrived.
-    arrivals: u64,
+    arrivals: Arrivals,
     /// How many had arrived when the last call was made.
-    pub(super) arrivals_at_call: u64,
+    pub(super) arrivals_at_call: Arrivals,
     /// Tasks that another scope has need of the room of.
     pub(super) to_give: usize,
 }
@@ -160,7 +162,7 @@ impl Shared {
             return Ok(Ticket::told(WaitOutcome::Stale(reason)));
         }
         let (notify, outcome) = oneshot::channel();
-        let waiter = Waiter { not_before: pending.not_before, takes_stale, notify };
+        let waiter = Waiter { not_before: pending.not_before, takes_stale, notify, joined: None };
         state.arrivals += 1;
         let arrival = state.arrivals;
         let place = state.queues[lane as usize].wait(pending, waiter, arrival);
@@ -213,10 +215,20 @@ impl State {
         for queue in &self.queues {
             requests += queue.requests(queries);
         }
-        for queue in &mut self.queues {
-            queue.call_starts(queries, requests > 1);
+        if requests > 1 {
+            for queue in &mut self.queues {
+                queue.share_call(queries, self.arrivals);
+            }
         }
         self.arrivals_at_call = self.arrivals;
+    }
+
+    /// EC2 has answered the call that was made last.
+    pub(super) fn call_answered(&mut self, fetch: &Fetch, at: CallTime) {
+        self.refusals.answered(fetch, at);
+        for queue in &mut self.queues {
+            queue.join_call(at.instant, self.arrivals_at_call);
+        }
     }
 
     /// A page is read for images that look-ups do not tell.
@@ -294,6 +306,14 @@ impl Ticket {
         // The receiver is at hand, so this cannot fail.
         let _ = notify.send(outcome);
         Self { outcome: receiver, place: None }
+    }
+}
+
+impl Ticket {
+    /// Whether the caller would get an answer of a call that was started or made for others, too.
+    pub(super) fn is_collapsed(&self, answer: Freshness) -> bool {
+        let Some((shared, lane, place)) = &self.place else { return false };
+        shared.state().queues[*lane as usize].is_collapsed(*place, answer)
     }
 }
 

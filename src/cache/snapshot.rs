@@ -145,11 +145,12 @@ impl Snapshot {
         self.coverage.first_page_at().is_some_and(|at| at.instant >= not_before)
     }
 
-    /// Whether a look-up does not tell of this task: it names only the latest task of an image, and
-    /// EC2 refuses some.
+    /// Whether a look-up need not tell of this task: it names only the latest task of an image, or one
+    /// of those that started together last, and EC2 refuses some images.
     pub(super) fn is_hidden(&self, key: &TaskKey) -> bool {
-        let is_latest = self.tasks.latest(&key.image_id).is_some_and(|latest| latest.key == *key);
-        !is_latest || self.is_refused(&key.image_id)
+        let mut others = self.tasks.of(key.image_id).filter(|task| task.key != *key);
+        let has_rival = others.next().is_some_and(|other| other.key.start_time <= key.start_time);
+        has_rival || self.is_refused(&key.image_id)
     }
 
     /// Whether EC2 refused to look an image up when it was last asked.

@@ -87,10 +87,29 @@ impl<'a> View<'a> {
     pub(super) fn page_around(self, key: &TaskKey) -> Fetch {
         let mut around = self.around(key);
         around.covers(key);
-        self.page_below(ListingFilter::default(), Some(key), around.bottom)
+        let filter = ListingFilter::default();
+        let start = match (self.snapshot.pages(&filter), around.bottom) {
+            (None, _) => PageStart::FIRST,
+            (Some(pages), Some(bottom)) => pages.below(bottom),
+            (Some(pages), None) => pages.start_around(key),
+        };
+        Fetch::Page { filter, start }
     }
 
-    /// The pages of all tasks that would show a task, and when they were read.
+    /// The pages of all tasks that would show a task of which nothing is known.
+    pub(super) fn reads(
+        self,
+        key: &TaskKey,
+    ) -> Descent<'a, impl Iterator<Item = Stretch> + use<'a>> {
+        let pages = self.snapshot.pages(&ListingFilter::default());
+        let mut reads = None;
+        if let Some(pages) = pages {
+            reads = Some(pages.reads(key));
+        }
+        Descent::new(self, reads.into_iter().flatten())
+    }
+
+    /// The pages of all tasks that show an unfinished task, or lack it.
     pub(super) fn around(
         self,
         key: &TaskKey,
@@ -98,7 +117,7 @@ impl<'a> View<'a> {
         let pages = self.snapshot.pages(&ListingFilter::default());
         let mut reads = None;
         if let Some(pages) = pages {
-            reads = Some(pages.reads(Some(key)));
+            reads = Some(pages.around(key));
         }
         Descent::new(self, reads.into_iter().flatten())
     }

@@ -9,6 +9,7 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
+    freshness::Freshness,
     outcome::{CacheError, StaleReason},
     planner::QueryId,
     query::{CallerKey, PendingQuery, Query},
@@ -48,7 +49,7 @@ pub(super) struct Bounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     query: QueryId,
-    arrival: u64,
+    arrival: Arrivals,
 }
 
 /// A caller that is about to wait.
@@ -59,21 +60,26 @@ pub(super) struct Waiter {
     pub(super) takes_stale: bool,
     /// Tells it how it ended.
     pub(super) notify: oneshot::Sender<WaitOutcome>,
+    /// When the call started that ran as the caller arrived. None until that call is answered.
+    pub(super) joined: Option<Instant>,
 }
+
+/// How many callers have arrived, to tell who came before a call and who came while it ran.
+pub(super) type Arrivals = u64;
 
 /// The callers with the same query.
 struct WaiterGroup {
     query: Arc<Query>,
     caller: CallerKey,
     /// By their arrival.
-    waiting: BTreeMap<u64, Waiter>,
+    waiting: BTreeMap<Arrivals, Waiter>,
     /// A refresh that no caller waits for.
     background_refresh: Option<Instant>,
     /// The time for which calls are being made, until it is satisfied. Were it raised by each caller
     /// that arrives, a query of several calls would begin again each time.
     batch_not_before: Option<Instant>,
-    /// A call was also made for another request.
-    is_shared: bool,
+    /// The callers up to this one share a call with another request.
+    shared_up_to: Option<Arrivals>,
 }
 
 /// The queue.
@@ -129,7 +135,12 @@ impl WaitQueue {
     }
 
     /// Lets a caller wait. Callers are numbered as they arrive.
-    pub(super) fn wait(&mut self, pending: PendingQuery, waiter: Waiter, arrival: u64) -> Place {
+    pub(super) fn wait(
+        &mut self,
+        pending: PendingQuery,
+        waiter: Waiter,
+        arrival: Arrivals,
+    ) -> Place {
         self.callers += 1;
         let query = self.group_of(pending);
         if let Some(group) = self.groups.get_mut(&query) {
@@ -157,7 +168,7 @@ impl WaitQueue {
     }
 
     /// The pending queries, and the first caller of each.
-    pub(super) fn pending(&mut self) -> Vec<(Option<u64>, QueryId, PendingQuery)> {
+    pub(super) fn pending(&mut self) -> Vec<(Option<Arrivals>, QueryId, PendingQuery)> {
         let mut pending = Vec::with_capacity(self.groups.len());
         for (id, group) in &mut self.groups {
             if group.batch_not_before.is_none() {
@@ -172,13 +183,30 @@ impl WaitQueue {
         pending
     }
 
-    /// A call is made for some queries: each caller of them shares it if there is another one.
-    pub(super) fn call_starts(&mut self, queries: &[QueryId], is_shared: bool) {
+    /// A call is made for some queries. All callers of these that have arrived share it.
+    pub(super) fn share_call(&mut self, queries: &[QueryId], arrivals: Arrivals) {
         for id in queries {
             if let Some(group) = self.groups.get_mut(id) {
-                group.is_shared |= is_shared;
+                group.shared_up_to = Some(arrivals);
             }
         }
+    }
+
+    /// A call that started at `at` is answered. The callers that arrived while it ran joined it.
+    pub(super) fn join_call(&mut self, at: Instant, arrivals_at_call: Arrivals) {
+        for group in self.groups.values_mut() {
+            for waiter in group.waiting.range_mut(arrivals_at_call + 1..).map(|(_, waiter)| waiter)
+            {
+                waiter.joined.get_or_insert(at);
+            }
+        }
+    }
+
+    /// Whether a caller would get an answer of a call that was started or made for others, too.
+    pub(super) fn is_collapsed(&self, place: Place, as_of: Freshness) -> bool {
+        let Some(group) = self.groups.get(&place.query) else { return false };
+        let waiter = group.waiting.get(&place.arrival);
+        waiter.is_some_and(|waiter| group.is_collapsed(place.arrival, waiter, as_of))
     }
 
     /// How many requests wait for some queries.
@@ -192,33 +220,34 @@ impl WaitQueue {
         requests
     }
 
-    /// Tells those callers of a query that an answer satisfies. The last call was made when
-    /// `arrivals` callers had arrived.
+    /// Tells those callers of a query that an answer satisfies. `arrivals` is how many callers had arrived
+    /// when the last call was made: those that came later waited for nothing but that call.
     pub(super) fn answer(
         &mut self,
         id: QueryId,
         reading: &Arc<Reading>,
         snapshot: &Arc<Snapshot>,
-        arrivals: u64,
+        arrivals: Arrivals,
     ) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let freshness = reading.freshness;
         group.batch_not_before.take_if(|not_before| freshness.satisfies(*not_before));
         group.background_refresh.take_if(|not_before| freshness.satisfies(*not_before));
-        let is_shared = group.is_shared;
-        let satisfied =
-            group.waiting.extract_if(.., |_, waiter| freshness.satisfies(waiter.not_before));
+        let satisfied: Vec<_> = group
+            .waiting
+            .extract_if(.., |_, waiter| freshness.satisfies(waiter.not_before))
+            .collect();
         for (arrival, waiter) in satisfied {
             self.callers -= 1;
             let outcome = WaitOutcome::Met {
                 reading: reading.clone(),
                 snapshot: snapshot.clone(),
-                collapsed: is_shared || arrival > arrivals,
+                collapsed: arrival > arrivals || group.is_collapsed(arrival, &waiter, freshness),
             };
             // A caller that has gone away need not be told.
             let _ = waiter.notify.send(outcome);
         }
-        group.is_shared = false;
+        group.shared_up_to = None;
         self.drop_if_done(id);
     }
 
@@ -277,7 +306,7 @@ impl WaitQueue {
             waiting: BTreeMap::new(),
             background_refresh: None,
             batch_not_before: None,
-            is_shared: false,
+            shared_up_to: None,
         };
         self.groups.insert(id, group);
         id
@@ -298,6 +327,15 @@ impl WaiterGroup {
     fn newest(&self) -> Option<Instant> {
         let newest = self.waiting.values().map(|waiter| waiter.not_before).max();
         newest.max(self.background_refresh)
+    }
+
+    /// RFC 9211, section 2.5: a call of the answer was also made for another request, or had been started
+    /// before this caller arrived.
+    fn is_collapsed(&self, arrival: Arrivals, waiter: &Waiter, answer: Freshness) -> bool {
+        let has_joined = waiter
+            .joined
+            .is_some_and(|joined| answer.as_of().is_some_and(|as_of| as_of.instant == joined));
+        has_joined || self.shared_up_to >= Some(arrival)
     }
 }
 
@@ -327,7 +365,8 @@ mod tests {
                 break;
             }
             let (notify, _) = oneshot::channel();
-            let waiter = Waiter { not_before: Instant::now(), takes_stale: false, notify };
+            let waiter =
+                Waiter { not_before: Instant::now(), takes_stale: false, notify, joined: None };
             places.push(queue.wait(pending(&query(number)), waiter, number));
         }
         assert!((50..70).contains(&places.len()), "{} of 16 KiB each", places.len());

@@ -8,37 +8,10 @@ use tower::util::BoxCloneSyncService;
 use super::{
     ask::{Ask, ImagesAsk, ListingAsk, Missing, Told},
     ec2::{Endpoint, Shared},
-    story::Features,
 };
 use crate::{
     cache::{Cache, CacheError, CacheRead, Query, ScopeCache, Settings},
     domain::{AccountName, Region, Scope, TaskFilter},
-};
-
-/// The stories that the cache answers rightly. Those left out are its known faults.
-pub(super) const HOLDS: Features = Features {
-    ties: false,
-    short_pages: false,
-    unsorted: true,
-    token_codes: true,
-    offsets: false,
-    repeated_tokens: false,
-    refused_pages: false,
-    omissions: true,
-    vanishing: true,
-    deregistered: true,
-    foreign_images: true,
-    missing_images: true,
-    images_into_buckets: true,
-    several_buckets: true,
-    images_in_states: true,
-    started_after: true,
-    clock_leaps: false,
-    new_states: false,
-    collapsed: false,
-    newer_success: true,
-    evicted_tasks: false,
-    gone_callers: true,
 };
 
 /// The cache of one scope, which asks EC2.

@@ -138,7 +138,7 @@ fn names_state(states: &BTreeSet<TaskStateKind>, task: &StoreImageTask) -> bool 
     states.is_empty() || states.iter().any(|state| state.as_ec2() == task.state.as_ec2())
 }
 
-fn names_bucket(buckets: &BTreeSet<BucketName>, key: &TaskKey) -> bool {
+pub(super) fn names_bucket(buckets: &BTreeSet<BucketName>, key: &TaskKey) -> bool {
     buckets.is_empty() || buckets.iter().any(|bucket| *bucket.as_str() == *key.bucket)
 }
 

@@ -137,6 +137,17 @@ pub(super) struct Refused {
     pub(super) until: Option<Moment>,
 }
 
+/// An answer that left out a task that it should have had.
+#[derive(Clone, Debug)]
+pub(super) struct Omission {
+    /// When EC2 read the answer.
+    pub(super) at: Moment,
+    /// The number of the call.
+    pub(super) call: usize,
+    /// The task.
+    pub(super) key: TaskKey,
+}
+
 /// One call to EC2.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
@@ -181,7 +192,7 @@ pub(super) struct Ec2 {
     /// Unfinished tasks that the next listings leave out, one a call, counted from the newest.
     pub(super) omissions: VecDeque<usize>,
     /// What was left out, and when.
-    pub(super) omitted: Vec<(Moment, TaskKey)>,
+    pub(super) omitted: Vec<Omission>,
     /// When calls waited for the budget, and until when.
     pub(super) starved: Vec<(Moment, Option<Moment>)>,
     tokens: Vec<Token>,
@@ -219,6 +230,20 @@ impl World {
     /// The longest time by which a replica is late.
     pub(super) fn max_lag(&self) -> Duration {
         Duration::from_millis(self.lags.iter().copied().max().unwrap_or(0))
+    }
+
+    /// The same with other tokens. A page that begins at a number of tasks, of a replica that is late,
+    /// leaves tasks out without a sign of it, so that there is no such replica.
+    pub(super) fn with_tokens(mut self, tokens: Tokens) -> Self {
+        if tokens == Tokens::Offsets {
+            self.lags = vec![0];
+        }
+        Self { tokens, ..self }
+    }
+
+    /// The most tasks on a page.
+    pub(super) fn most_on_a_page(&self) -> usize {
+        self.page_sizes.iter().copied().max().unwrap_or(0)
     }
 
     /// The fewest tasks on a page, but at least one.
@@ -465,7 +490,7 @@ impl Ec2 {
         let last = ends.checked_sub(1).map(|last| passing[last].order());
         let first = passing.first().map(|task| task.order());
         self.pages += 1;
-        self.omit(&mut tasks);
+        self.omit(number, &mut tasks);
         if self.world.unsorted {
             tasks.sort_by_key(|task| {
                 (task.key.image_id.to_string().chars().rev().collect::<String>(), task.key.clone())
@@ -513,7 +538,7 @@ impl Ec2 {
     }
 
     /// Leaves an unfinished task out of an answer that should have it.
-    fn omit(&mut self, tasks: &mut Vec<StoreImageTask>) {
+    fn omit(&mut self, call: usize, tasks: &mut Vec<StoreImageTask>) {
         let Some(nth) = self.omissions.pop_front() else { return };
         let mut unfinished = Vec::new();
         for (place, task) in tasks.iter().enumerate() {
@@ -523,7 +548,7 @@ impl Ec2 {
         }
         if !unfinished.is_empty() {
             let task = tasks.remove(unfinished[nth % unfinished.len()]);
-            self.omitted.push((self.now(), task.key));
+            self.omitted.push(Omission { at: self.now(), call, key: task.key });
         }
     }
 

@@ -5,9 +5,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    ask::{Ask, Heard, ImagesAsk, ListingAsk, Missing, Told},
-    ec2::{Attempt, Ec2, Moment, Stored, Tokens},
-    story::Features,
+    ask::{Ask, Heard, ImagesAsk, ListingAsk, Missing, Told, names_bucket},
+    ec2::{Attempt, Ec2, Moment, Omission, Stored, Tokens},
 };
 use crate::{
     cache::{CacheError, Outcome, Settings, StaleReason, coverage::Position},
@@ -41,7 +40,6 @@ macro_rules! demand {
 pub(super) struct Oracle<'a> {
     ec2: &'a Ec2,
     settings: &'a Settings,
-    features: Features,
     heard: &'a [Heard],
     /// When an answer with each task arrived, and the state that it had: from the first to the last.
     listed: BTreeMap<&'a TaskKey, Vec<Listed>>,
@@ -66,15 +64,13 @@ struct Window {
 }
 
 impl<'a> Oracle<'a> {
-    pub(super) fn new(
-        ec2: &'a Ec2,
-        settings: &'a Settings,
-        features: Features,
-        heard: &'a [Heard],
-    ) -> Self {
+    pub(super) fn new(ec2: &'a Ec2, settings: &'a Settings, heard: &'a [Heard]) -> Self {
         let mut listed: BTreeMap<&TaskKey, Vec<Listed>> = BTreeMap::new();
         for attempt in &ec2.attempts {
             let (Some(answer), Some(ended)) = (attempt.answer(), attempt.ended) else { continue };
+            if !is_read(attempt) {
+                continue;
+            }
             for task in &answer.tasks {
                 let stored = ec2.stored(&task.key).expect("EC2 lists what it stores");
                 let same = |(_, version): &(Moment, StoreImageTask)| version == task;
@@ -83,7 +79,7 @@ impl<'a> Oracle<'a> {
                 listed.entry(&stored.key).or_default().push(one);
             }
         }
-        Self { ec2, settings, features, heard, listed }
+        Self { ec2, settings, heard, listed }
     }
 
     /// Judges all callers' ends and all calls.
@@ -156,10 +152,9 @@ impl<'a> Oracle<'a> {
                 demand!(heard.ended == heard.arrived, "a hit took time");
             }
             Outcome::StaleIfError(reason) => self.judge_stale_reason(heard, reason)?,
-            Outcome::Fetched { collapsed, .. } if self.features.collapsed => {
+            Outcome::Fetched { collapsed, .. } => {
                 self.judge_collapsed(heard, told, *collapsed)?;
             }
-            Outcome::Fetched { .. } => {}
         }
         Ok(())
     }
@@ -254,7 +249,8 @@ impl<'a> Oracle<'a> {
         (oldest.max(known)..=newest).collect()
     }
 
-    /// The newest state that the cache had been told of before a moment.
+    /// The newest state that the cache had been told of before a moment. What comes before or after a
+    /// state that EC2 invented, and that has no percentage, cannot be known.
     fn known_state(&self, stored: &Stored, moment: Moment) -> Option<usize> {
         if self.is_narrow() {
             // The task may have been evicted, and told of by a replica that lags.
@@ -262,7 +258,8 @@ impl<'a> Oracle<'a> {
         }
         let mut newest = None;
         for one in self.listed.get(&stored.key)? {
-            if one.ended < moment {
+            let is_invented = matches!(stored.versions[one.version].1.state, TaskState::Other(_));
+            if one.ended < moment && !is_invented {
                 newest = newest.max(Some(one.version));
             }
         }
@@ -276,6 +273,9 @@ impl<'a> Oracle<'a> {
         if vanished || stored.is_forgotten_at(until) {
             return false;
         }
+        if self.is_given_up(stored, window) {
+            return false;
+        }
         if self.known_state(stored, arrived).is_some() {
             return true;
         }
@@ -284,11 +284,46 @@ impl<'a> Oracle<'a> {
         !self.is_omitted(stored, whole_past) && stored.shows + self.lag() <= since
     }
 
-    /// Whether an answer of the window leaves out a task that it should have.
+    /// Whether an answer of the window leaves out a task that it should have, or continues one that did:
+    /// the task is then on neither page.
     fn is_omitted(&self, stored: &Stored, window: Window) -> bool {
         let Window { since, until, .. } = window;
-        let mut omitted = self.ec2.omitted.iter();
-        omitted.any(|(at, key)| *key == stored.key && (since..=until).contains(at))
+        for omission in &self.ec2.omitted {
+            let in_window = (since..=until).contains(&omission.at);
+            if omission.key == stored.key && (in_window || self.is_continued(omission, window)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether a call of the window reads the page that follows an answer.
+    fn is_continued(&self, omission: &Omission, window: Window) -> bool {
+        let answer = self.ec2.attempts[omission.call].answer();
+        let Some(token) = answer.and_then(|answer| answer.next.as_ref()) else { return false };
+        self.ec2.attempts.iter().any(|attempt| {
+            let DescribeTarget::Listing { next, .. } = &attempt.target else { return false };
+            next.as_ref() == Some(token) && (window.since..=window.until).contains(&attempt.started)
+        })
+    }
+
+    /// Whether so many answers in a row have left out a task by the end of the window that it counts as
+    /// gone.
+    fn is_given_up(&self, stored: &Stored, window: Window) -> bool {
+        let listed = self.listed.get(&stored.key).into_iter().flatten();
+        let by_now = listed.filter(|one| one.ended <= window.until);
+        let last = by_now.map(|one| one.started).max();
+        let mut missed = Vec::new();
+        for omission in &self.ec2.omitted {
+            if omission.key == stored.key && Some(omission.at) > last {
+                missed.push(omission.at);
+            }
+        }
+        missed.retain(|at| *at <= window.until);
+        match missed.as_slice() {
+            [first, .., last] => missed.len() >= 3 && *first + MISSING_FOR <= *last,
+            _ => false,
+        }
     }
 
     fn lag(&self) -> Duration {
@@ -344,20 +379,18 @@ impl<'a> Oracle<'a> {
         if stored.is_forgotten_at(window.until) {
             return Ok(());
         }
-        if self.is_narrow() && !self.features.evicted_tasks {
-            return Ok(());
-        }
         let last_listed = self.listed.get(key).and_then(|listed| {
             listed.iter().map(|one| one.started).filter(|at| *at <= window.until).max()
         });
-        let gone = stored.vanishes.is_some_and(|vanishes| vanishes <= window.until)
+        let has_vanished = stored.vanishes.is_some_and(|vanishes| vanishes <= window.until)
             && last_listed.is_none_or(|listed| listed + MISSING_FOR <= window.until);
+        let gone = has_vanished || self.is_given_up(stored, window);
         demand!(gone, "a task is said to be gone: {stored:#?}, last listed at {last_listed:?}");
         Ok(())
     }
 
-    /// Whether a task has vanished, and two answers to this question have missed it since, the first
-    /// of them long ago.
+    /// Whether a task has vanished, and four answers to this question have missed it since, the first of
+    /// them long ago. Three are enough, but one may not tell whether the task is between two pages.
     fn has_been_missing(&self, heard: &Heard, stored: &Stored) -> bool {
         let Some(vanishes) = stored.vanishes else { return false };
         let arrived = self.ec2.moment(heard.arrived);
@@ -371,7 +404,7 @@ impl<'a> Oracle<'a> {
             }
         }
         let first = missed.iter().min();
-        missed.len() >= 2 && first.is_some_and(|first| *first + 2 * MISSING_FOR < arrived)
+        missed.len() >= 4 && first.is_some_and(|first| *first + 2 * MISSING_FOR < arrived)
     }
 
     // === What is said of images ===
@@ -413,11 +446,44 @@ impl<'a> Oracle<'a> {
     fn judge_latest(&self, ask: &ImagesAsk, task: &StoreImageTask, window: Window) -> Verdict {
         demand!(ask.is_candidate(&task.key), "no candidate: {task:?}");
         demand!(ask.keeps(task), "in another state than asked for: {task:?}");
-        for newer in self.certain(ask, &task.key.image_id, window) {
+        let image = &task.key.image_id;
+        for newer in self.certain(ask, image, window) {
             let is_newer = newer.key.start_time.0 > task.key.start_time.0;
-            demand!(!is_newer, "{task:?} is not the latest in {window:?}: {newer:#?}");
+            let is_unread = self.is_unread(ask, newer, window);
+            demand!(!is_newer || is_unread, "{task:?} is not the latest in {window:?}: {newer:#?}");
         }
         Ok(())
+    }
+
+    /// Whether an image has a task by a moment that is no candidate, since it went into another bucket.
+    fn has_task_elsewhere(&self, ask: &ImagesAsk, image: &ImageId, moment: Moment) -> bool {
+        !ask.buckets.is_empty()
+            && self.ec2.tasks.iter().any(|stored| {
+                let key = &stored.key;
+                key.image_id == *image && !ask.is_candidate(key) && stored.shows <= moment
+            })
+    }
+
+    /// Whether the cache may not know of a task: what no look-up tells is told from what is in progress, and
+    /// from the listing as far as it was read.
+    fn is_unread(&self, ask: &ImagesAsk, stored: &Stored, window: Window) -> bool {
+        let (key, until) = (&stored.key, window.until);
+        let is_looked_up = !self.is_refused(&key.image_id, until)
+            && !self.has_task_elsewhere(ask, &key.image_id, until);
+        let is_known = !self.is_narrow() && self.has_been_told(key, until);
+        !is_looked_up && !is_known
+    }
+
+    /// Whether EC2 has refused to look an image up by a moment.
+    fn is_refused(&self, image: &ImageId, moment: Moment) -> bool {
+        let mut refused = self.ec2.refused.iter();
+        refused.any(|refused| refused.image == *image && refused.from <= moment)
+    }
+
+    /// Whether an answer with a task has arrived by a moment.
+    fn has_been_told(&self, key: &TaskKey, moment: Moment) -> bool {
+        let listed = self.listed.get(key);
+        listed.is_some_and(|listed| listed.iter().any(|one| one.ended <= moment))
     }
 
     fn judge_missing(&self, ask: &ImagesAsk, missing: &Missing, window: Window) -> Verdict {
@@ -436,11 +502,7 @@ impl<'a> Oracle<'a> {
             demand!(certain.is_empty(), "said to be missing for certain: {certain:#?}");
             return Ok(());
         };
-        let elsewhere = !ask.buckets.is_empty()
-            && self.ec2.tasks.iter().any(|stored| {
-                let key = &stored.key;
-                key.image_id == *image && !ask.is_candidate(key) && stored.shows <= window.until
-            });
+        let elsewhere = self.has_task_elsewhere(ask, image, window.until);
         demand!(!codes.is_empty() || elsewhere, "a look-up would tell for certain");
         for stored in certain {
             let known = stored.key.start_time.0 > *known_since;
@@ -457,7 +519,9 @@ impl<'a> Oracle<'a> {
                 continue;
             }
             let start = stored.key.start_time.0;
-            let has_newer = certain.iter().any(|newer| newer.key.start_time.0 > start);
+            let has_newer = certain
+                .iter()
+                .any(|newer| newer.key.start_time.0 > start && !self.is_unread(ask, newer, window));
             let states = self.possible_states(stored, window);
             let removed = states.iter().any(|version| !ask.keeps(&stored.versions[*version].1));
             if removed && !has_newer {
@@ -512,7 +576,7 @@ impl<'a> Oracle<'a> {
     /// A token that EC2 no longer takes restarts the walk. Only if that happens again is it EC2's answer.
     fn judge_token_refusal(&self, heard: &Heard, error: &UpstreamError) -> Verdict {
         let unreadable = matches!(self.ec2.world.tokens, Tokens::RefusedFrom(_));
-        if unreadable || !self.features.token_codes || !error.message.contains("token") {
+        if unreadable || !error.message.contains("token") {
             return Ok(());
         }
         let refusals = self.token_refusals(heard);
@@ -528,7 +592,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// How many calls for the listing whose token was refused at a caller's end refused a token since a
-    /// walk last read a page as deep as that. Callers share walks, so it does not matter who waited.
+    /// walk last read a page below that. Callers share walks, so it does not matter who waited.
     fn token_refusals(&self, heard: &Heard) -> usize {
         let told_at = self.ec2.moment(heard.ended);
         let last = self
@@ -547,7 +611,7 @@ impl<'a> Oracle<'a> {
             }
             if refused_token(attempt).is_some() {
                 (refusals, depth) = (refusals + 1, self.start_of(token));
-            } else if attempt.answer().is_some() && self.start_of(token) >= depth {
+            } else if is_read(attempt) && self.start_of(token) > depth {
                 refusals = 0;
             }
         }
@@ -583,16 +647,9 @@ impl<'a> Oracle<'a> {
 
     fn concerns(&self, attempt: &Attempt, error: &UpstreamError, ask: &Ask) -> bool {
         let code: &str = &error.code;
-        if let DescribeTarget::Images(images) = &attempt.target
-            && (code.starts_with("InvalidAMIID.") || code == "AuthFailure")
-        {
-            let Ask::Images(ask) = ask else { return false };
-            return !self.features.missing_images
-                && ask.images.iter().any(|image| {
-                    let refused = self.ec2.refusal_at(image, attempt.started).is_some()
-                        || self.ec2.refusal_at(image, attempt.ended.unwrap_or_default()).is_some();
-                    images.contains(image) && refused
-                });
+        let is_of_an_image = code.starts_with("InvalidAMIID.") || code == "AuthFailure";
+        if is_of_an_image && matches!(attempt.target, DescribeTarget::Images(_)) {
+            return false;
         }
         let everything = DescribeTarget::Listing { filter: ListingFilter::default(), next: None };
         error.kind.concerns_the_scope()
@@ -643,16 +700,18 @@ impl<'a> Oracle<'a> {
     }
 
     /// Whether the images were looked up a short while before a caller came. What a look-up told stays
-    /// known; what the listing told is known no longer once a page is full of new tasks.
+    /// known, unless EC2 refuses the image since; what the listing told is known no longer once a page is
+    /// full of new tasks.
     fn were_looked_up(&self, ask: &ImagesAsk, heard: &Heard) -> bool {
         let arrived = self.ec2.moment(heard.arrived);
         let since = arrived.saturating_sub(self.settings.ttl + self.settings.stale_if_error);
         ask.images.iter().all(|image| {
-            self.ec2.attempts.iter().any(|attempt| {
-                let DescribeTarget::Images(images) = &attempt.target else { return false };
-                let answered = attempt.answer().is_some() && attempt.ended < Some(arrived);
-                images.contains(image) && answered && attempt.started >= since
-            })
+            !self.is_refused(image, arrived)
+                && self.ec2.attempts.iter().any(|attempt| {
+                    let DescribeTarget::Images(images) = &attempt.target else { return false };
+                    let answered = attempt.answer().is_some() && attempt.ended < Some(arrived);
+                    images.contains(image) && answered && attempt.started >= since
+                })
         })
     }
 
@@ -666,9 +725,6 @@ impl<'a> Oracle<'a> {
         let until = ended + self.settings.refusal_ttl;
         demand!(arrived < until, "remembered until {until:?}, told at {arrived:?}");
         demand!(arrived + left == until, "remembered for {left:?} yet, not until {until:?}");
-        if !self.features.newer_success {
-            return Ok(());
-        }
         let newer = self.ec2.attempts.iter().find(|newer| {
             newer.started > attempt.started
                 && newer.answer().is_some()
@@ -687,7 +743,7 @@ impl<'a> Oracle<'a> {
             if there && !std::ptr::eq(other, heard) {
                 waiting += 1;
                 asks.insert(&other.ask);
-            } else if self.leaves_a_refresh(other) && other.arrived <= heard.arrived {
+            } else if takes_a_refresh(other) && other.arrived <= heard.arrived {
                 asks.insert(&other.ask);
             }
         }
@@ -705,15 +761,29 @@ impl<'a> Oracle<'a> {
             Ask::Listing(ask) => {
                 let first = *ask == ListingAsk::everything(ask.count)
                     && ask.count < self.ec2.world.fewest_on_a_page()
-                    && self.ec2.omitted.is_empty();
+                    && self.ec2.omitted.is_empty()
+                    && !self.has_ties();
                 demand!(!first, "the first page is never too much");
             }
-            Ask::Images(_) => {
-                demand!(!self.features.missing_images, "an image is never too much");
+            Ask::Images(_) => return Err("an image is never too much".into()),
+            Ask::Task(key) => {
+                let Some(stored) = self.ec2.stored(key) else { return Ok(()) };
+                let window = Window { since: told_at, arrived: told_at, until: told_at };
+                let is_unknown = stored.state_at(told_at).state.is_terminal()
+                    || stored.vanishes.is_some_and(|vanishes| vanishes <= told_at)
+                    || self.is_given_up(stored, window);
+                demand!(is_unknown, "an unfinished task is never too much: {stored:#?}");
             }
-            Ask::Task(_) => return Err("a task that is known is never too much".into()),
         }
         Ok(())
+    }
+
+    /// Whether tasks start together, so that the tasks at the end of a page are told by two pages.
+    fn has_ties(&self) -> bool {
+        let mut starts: Vec<_> =
+            self.ec2.tasks.iter().map(|stored| stored.key.start_time).collect();
+        starts.sort_unstable();
+        starts.windows(2).any(|pair| pair[0] == pair[1])
     }
 
     /// A denial is the answer to everything that was asked before its call started.
@@ -733,19 +803,13 @@ impl<'a> Oracle<'a> {
         Ok(())
     }
 
-    /// Whether a call may be made for a caller's question after its end.
-    fn leaves_a_refresh(&self, heard: &Heard) -> bool {
-        let gone = heard.result.is_none() && heard.max_staleness.is_none();
-        takes_a_refresh(heard) || (gone && !self.features.gone_callers)
-    }
-
     /// Invariant 1 (docs/invariants.md): no call without a demand.
     fn judge_demand_for_calls(&self) -> Verdict {
         for attempt in &self.ec2.attempts {
             let at = attempt.started;
             let demanded = self.heard.iter().any(|heard| {
                 let arrived = self.ec2.moment(heard.arrived) <= at;
-                arrived && (self.ec2.moment(heard.ended) >= at || self.leaves_a_refresh(heard))
+                arrived && (self.ec2.moment(heard.ended) >= at || takes_a_refresh(heard))
             });
             demand!(demanded, "a call at {at:?} that no caller asked for: {:?}", attempt.target);
         }
@@ -775,6 +839,16 @@ fn follows(images: &[ImageId], request: &[ImageId]) -> bool {
     images.iter().all(|image| rest.any(|wanted| wanted == image))
 }
 
+/// Whether there is an answer that can be read: one that leads back to itself is refused, and tells the
+/// cache nothing.
+fn is_read(attempt: &Attempt) -> bool {
+    let Some(answer) = attempt.answer() else { return false };
+    match &attempt.target {
+        DescribeTarget::Listing { next: Some(asked), .. } => answer.next.as_ref() != Some(asked),
+        DescribeTarget::Listing { .. } | DescribeTarget::Images(_) => true,
+    }
+}
+
 /// The token that EC2 refused.
 fn refused_token(attempt: &Attempt) -> Option<&NextToken> {
     let DescribeTarget::Listing { next, .. } = &attempt.target else { return None };
@@ -798,7 +872,7 @@ fn could_list(filter: &ListingFilter, ask: &Ask) -> bool {
         Ask::Listing(ask) => (&ask.states, &ask.buckets),
         Ask::Images(ask) => (&ask.states, &ask.buckets),
         Ask::Task(key) => {
-            return filter.buckets.iter().any(|bucket| *bucket.as_str() == *key.bucket);
+            return filter.buckets.is_empty() || names_bucket(&filter.buckets, key);
         }
     };
     let by_state =

@@ -15,9 +15,9 @@ use tokio::{
 use super::{
     adapter::Subject,
     ask::{Ask, Heard, ListingAsk, Told},
-    ec2::{self, Attempt, Ec2, Moment, Shared, World, ec2_time},
+    ec2::{self, Attempt, Ec2, Moment, Shared, Tokens, World, ec2_time},
     oracle::{Oracle, Verdict, judge_walk},
-    story::{Event, Features, Plan, Store},
+    story::{Event, Plan, Store},
     support::image_id,
 };
 use crate::{
@@ -100,7 +100,7 @@ impl Run {
             Event::ExpireTokens => ec2::lock(&self.ec2).expire_tokens(),
             Event::Omit(places) => ec2::lock(&self.ec2).omissions.extend(places),
             Event::Vanish(number) => self.vanish(*number),
-            Event::Leap(seconds) => wall_offset::leap(1000 * seconds),
+            Event::Leap(seconds) => self.leap(*seconds),
         }
     }
 
@@ -120,7 +120,9 @@ impl Run {
         let mut ec2 = ec2::lock(&self.ec2);
         let now = ec2.now();
         for store in stores {
-            if !store.tie || self.newest_start == Duration::ZERO {
+            // A task that appears later than five minutes after its start is not of this EC2.
+            let is_recent = self.newest_start + Duration::from_secs(20) > now;
+            if !(store.tie && is_recent) || self.newest_start == Duration::ZERO {
                 self.newest_start = now.max(self.newest_start + Duration::from_millis(1));
             }
             let shows = now + Duration::from_millis(store.shows_after);
@@ -131,12 +133,21 @@ impl Run {
     fn vanish(&self, number: usize) {
         let mut ec2 = ec2::lock(&self.ec2);
         let now = ec2.now();
-        if ec2.tasks.is_empty() {
+        // A page that begins at a number of tasks would leave one out without a sign of it.
+        if ec2.tasks.is_empty() || ec2.world.tokens == Tokens::Offsets {
             return;
         }
         let number = number % ec2.tasks.len();
         let task = &mut ec2.tasks[number];
         task.vanishes = task.vanishes.or(Some(now));
+    }
+
+    /// The wall clock takes a step. EC2 answers no call whose signature is five minutes off, so the clock
+    /// was right when EC2 first answered.
+    fn leap(&self, seconds: i64) {
+        if ec2::lock(&self.ec2).attempts.iter().any(|attempt| attempt.answer().is_some()) {
+            wall_offset::leap(1000 * seconds);
+        }
     }
 
     /// A caller asks after a while, and gives up when its patience is over.
@@ -225,7 +236,7 @@ impl Run {
     }
 
     /// EC2 is well again; all that it lists must be found, and what it does not list must not.
-    pub(super) async fn heal_and_ask_all(&mut self, features: Features) -> Verdict {
+    pub(super) async fn heal_and_ask_all(&mut self) -> Verdict {
         {
             let mut ec2 = ec2::lock(&self.ec2);
             ec2.faults.clear();
@@ -244,9 +255,8 @@ impl Run {
         let seen = record(&self.record).seen.clone();
         for key in seen {
             // Often enough for a task that EC2 no longer lists to be gone.
-            let times: &[u64] = if features.vanishing { &[1, 7, 13] } else { &[1] };
-            for minutes in times {
-                let after = Duration::from_mins(*minutes);
+            for minutes in [1, 7, 13, 19, 25] {
+                let after = Duration::from_mins(minutes);
                 self.ask_after(after, Ask::Task(key.clone()), Some(Duration::ZERO), None);
             }
         }
@@ -254,11 +264,11 @@ impl Run {
     }
 
     /// Judges all that callers were told.
-    pub(super) fn judge(&self, features: Features) -> Verdict {
+    pub(super) fn judge(&self) -> Verdict {
         self.judge_calls()?;
         let record = record(&self.record);
         let ec2 = ec2::lock(&self.ec2);
-        let oracle = Oracle::new(&ec2, &self.settings, features, &record.heard);
+        let oracle = Oracle::new(&ec2, &self.settings, &record.heard);
         let judged = oracle.judge();
         judged.map_err(|fault| format!("{fault}\nthe calls: {}", journal(&ec2.attempts)))?;
         if record.endless {
@@ -270,12 +280,13 @@ impl Run {
         Ok(())
     }
 
-    /// The cache keeps at most as many tasks as it may, but for those that are not finished and for
-    /// those that hide one.
+    /// While no caller waits, the cache keeps at most as many tasks as it may, but for those of the first
+    /// page, those that are not finished and those that hide one.
     pub(super) fn judge_bounds(&self) -> Verdict {
         let (kept, unfinished) = self.subject.tasks_kept();
-        let most = self.settings.max_tasks.max(2 * unfinished);
-        if kept > most {
+        let first_page = ec2::lock(&self.ec2).world.most_on_a_page();
+        let most = self.settings.max_tasks.max(first_page + 2 * unfinished);
+        if kept > most && record(&self.record).waiting.is_empty() {
             return Err(format!("{kept} tasks are kept, {most} may be"));
         }
         Ok(())

@@ -372,16 +372,17 @@ fn a_single_look_up_does_not_wait_for_a_large_one() {
     });
 }
 
-/// Each page is read about once, however often the caller gives up and asks again.
+/// However often the caller gives up and asks again, each page is read once, but for the first, which is
+/// read for each question. Failed tasks are half of all, so the listing of all tasks is read: its pages
+/// can no longer change when all of their tasks are terminal and too old for late neighbours.
 #[test]
-#[ignore = "a known fault of the cache"]
 fn a_caller_who_asks_again_is_answered_after_each_page_was_read_about_once() {
     on_paused_clock(async {
         let budget = Some(Budget { burst: 1, every: 2500 });
         let mut run = run(World { budget, ..World::plain(5) });
         run.live(&stores(0..120, End::Completes)).await;
         run.live(&stores(0..120, End::FailsAt(50))).await;
-        sleep(Duration::from_mins(10)).await;
+        sleep(Duration::from_mins(20)).await;
         for _ in 0..50 {
             let patience = Some(Duration::from_secs(10));
             run.ask_after(Duration::ZERO, failed(), None, patience);
@@ -392,7 +393,8 @@ fn a_caller_who_asks_again_is_answered_after_each_page_was_read_about_once() {
         }
         let answered = run.heard().last().is_some_and(|heard| heard.result.is_some());
         assert!(answered, "after {} calls", run.calls());
-        assert!(run.calls() <= 36, "{} calls for 24 pages", run.calls());
+        let (calls, questions) = (run.calls(), run.heard().len());
+        assert!(calls <= 48 + questions, "{calls} calls for 48 pages and {questions} questions");
     });
 }
 

@@ -2,12 +2,7 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use proptest::{
-    collection::vec,
-    option,
-    prelude::*,
-    strategy::{BoxedStrategy, Union},
-};
+use proptest::{collection::vec, option, prelude::*, strategy::BoxedStrategy};
 
 use super::{
     ask::{Ask, ImagesAsk, ListingAsk},
@@ -18,57 +13,6 @@ use crate::domain::{BucketName, ImageId, StoreImageTask, TaskKey, TaskState, Tas
 
 /// Images of a story: few, so that they are stored again.
 const IMAGES: u8 = 12;
-
-/// What the stories are made of beyond the plain rules. A test switches each on by name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
-pub(super) struct Features {
-    /// Tasks that start at the same time.
-    pub(super) ties: bool,
-    /// Short and empty pages with a token.
-    pub(super) short_pages: bool,
-    /// Pages whose tasks come in no order.
-    pub(super) unsorted: bool,
-    /// Tokens that are refused with `InvalidParameterValue`; the first refusal is told to no caller.
-    pub(super) token_codes: bool,
-    /// Tokens that are numbers of tasks to leave out.
-    pub(super) offsets: bool,
-    /// A token that comes back unchanged.
-    pub(super) repeated_tokens: bool,
-    /// Pages that can never be read.
-    pub(super) refused_pages: bool,
-    /// Single answers that lack an unfinished task.
-    pub(super) omissions: bool,
-    /// Tasks that EC2 no longer lists.
-    pub(super) vanishing: bool,
-    /// Images that EC2 refuses to look up although they have tasks.
-    pub(super) deregistered: bool,
-    /// Images that EC2 refuses to look up with `AuthFailure`.
-    pub(super) foreign_images: bool,
-    /// A refused image is answered as missing, not with an error.
-    pub(super) missing_images: bool,
-    /// Several images together with a bucket.
-    pub(super) images_into_buckets: bool,
-    /// Images together with several buckets.
-    pub(super) several_buckets: bool,
-    /// Images together with states.
-    pub(super) images_in_states: bool,
-    /// Only tasks that started later.
-    pub(super) started_after: bool,
-    /// Steps of the gateway's wall clock.
-    pub(super) clock_leaps: bool,
-    /// States that EC2 invents, without a percentage.
-    pub(super) new_states: bool,
-    /// `collapsed` is said by RFC 9211.
-    pub(super) collapsed: bool,
-    /// A refusal no longer counts once EC2 has answered.
-    pub(super) newer_success: bool,
-    /// More unfinished tasks than the cache keeps, and tasks that are asked for by key after the bound
-    /// of tasks evicted them.
-    pub(super) evicted_tasks: bool,
-    /// No call is made for a caller who has given up.
-    pub(super) gone_callers: bool,
-}
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -252,23 +196,6 @@ impl Store {
     }
 }
 
-fn weighted<T: std::fmt::Debug + 'static>(
-    choices: Vec<(u32, BoxedStrategy<T>)>,
-) -> BoxedStrategy<T> {
-    let mut used = Vec::new();
-    for (weight, choice) in choices {
-        if weight > 0 {
-            used.push((weight, choice));
-        }
-    }
-    Union::new_weighted(used).boxed()
-}
-
-/// The weight of a choice that a feature brings.
-fn when(feature: bool, weight: u32) -> u32 {
-    if feature { weight } else { 0 }
-}
-
 /// Milliseconds: mostly parts of a call, sometimes several calls, minutes, hours or weeks.
 fn pause() -> impl Strategy<Value = u64> {
     prop_oneof![
@@ -282,20 +209,20 @@ fn pause() -> impl Strategy<Value = u64> {
     ]
 }
 
-fn store(features: Features) -> impl Strategy<Value = Store> {
+fn store() -> impl Strategy<Value = Store> {
     let shows_after = prop_oneof![
         6 => Just(0_u64),
         2 => 0..3_000_u64,
         1 => 3_000..200_000_u64,
     ];
     let step = prop_oneof![3 => 200..3_000_u64, 2 => 3_000..40_000_u64, 2 => 60_000..2_000_000_u64];
-    let end = weighted(vec![
-        (3, Just(End::Completes).boxed()),
-        (2, (10..90_u8).prop_map(End::FailsAt).boxed()),
-        (1, Just(End::Hangs).boxed()),
-        (when(features.new_states, 4), Just(End::Verifies).boxed()),
-    ]);
-    let tie = if features.ties { any::<bool>().boxed() } else { Just(false).boxed() };
+    let end = prop_oneof![
+        6 => Just(End::Completes),
+        4 => (10..90_u8).prop_map(End::FailsAt),
+        2 => Just(End::Hangs),
+        1 => Just(End::Verifies),
+    ];
+    let tie = prop_oneof![3 => Just(false), 1 => Just(true)];
     let place = (0..IMAGES, any::<bool>(), shows_after);
     (place, step, 15..60_u8, end, tie).prop_map(
         |((image, bucket, shows_after), step, gain, end, tie)| Store {
@@ -318,9 +245,8 @@ fn states() -> impl Strategy<Value = Vec<TaskStateKind>> {
     ]
 }
 
-fn listing(features: Features) -> impl Strategy<Value = ListingPlan> {
-    let started_after =
-        if features.started_after { option::of(0..40_usize).boxed() } else { Just(None).boxed() };
+fn listing() -> impl Strategy<Value = ListingPlan> {
+    let started_after = option::of(0..40_usize);
     let bucket = prop_oneof![2 => Just(None), 1 => any::<bool>().prop_map(Some)];
     let after = prop_oneof![3 => Just(None), 1 => (0..40_usize).prop_map(Some)];
     let count = prop_oneof![4 => 1..8_usize, 2 => 8..25_usize, 1 => Just(1000_usize)];
@@ -335,26 +261,25 @@ fn listing(features: Features) -> impl Strategy<Value = ListingPlan> {
     )
 }
 
-fn images(features: Features) -> impl Strategy<Value = Plan> {
-    let many = if features.images_into_buckets { 7 } else { 1 };
-    let most = if features.several_buckets { 2 } else { 1 };
-    let into_buckets = (vec(0..IMAGES, 1..=many), vec(any::<bool>(), 1..=most));
+fn images() -> impl Strategy<Value = Plan> {
+    let into_buckets = (vec(0..IMAGES, 1..=7), vec(any::<bool>(), 1..=2));
     let anywhere = (vec(0..IMAGES, 1..8), Just(Vec::new()));
     let named = prop_oneof![2 => anywhere, 1 => into_buckets];
-    let states =
-        if features.images_in_states { states().boxed() } else { Just(Vec::new()).boxed() };
-    let started_after =
-        if features.started_after { option::of(0..40_usize).boxed() } else { Just(None).boxed() };
-    (named, states, started_after).prop_map(|((images, buckets), states, started_after)| {
-        Plan::Images { images, buckets, states, started_after }
-    })
+    (named, states(), option::of(0..40_usize)).prop_map(
+        |((images, buckets), states, started_after)| Plan::Images {
+            images,
+            buckets,
+            states,
+            started_after,
+        },
+    )
 }
 
 /// A question.
-pub(super) fn plan(features: Features) -> impl Strategy<Value = Plan> {
+pub(super) fn plan() -> impl Strategy<Value = Plan> {
     prop_oneof![
-        5 => listing(features).prop_map(Plan::Listing),
-        4 => images(features),
+        5 => listing().prop_map(Plan::Listing),
+        4 => images(),
         2 => (0..40_usize).prop_map(Plan::Task),
     ]
 }
@@ -369,16 +294,19 @@ fn staleness() -> impl Strategy<Value = Option<u64>> {
     ]
 }
 
-fn ask(features: Features) -> impl Strategy<Value = Event> {
+fn ask() -> impl Strategy<Value = Event> {
     let gaps = vec(prop_oneof![1 => Just(0_u64), 2 => 0..600_u64], 1..4);
     let patience = prop_oneof![4 => Just(None), 1 => (0..4_000_u64).prop_map(Some)];
-    (plan(features), staleness(), gaps, patience).prop_map(|(plan, staleness, gaps, patience)| {
-        Event::Ask { plan, staleness, gaps, patience }
+    (plan(), staleness(), gaps, patience).prop_map(|(plan, staleness, gaps, patience)| Event::Ask {
+        plan,
+        staleness,
+        gaps,
+        patience,
     })
 }
 
-fn ask_again(features: Features) -> impl Strategy<Value = Event> {
-    (0..4_usize, ask(features)).prop_map(|(nth, event)| match event {
+fn ask_again() -> impl Strategy<Value = Event> {
+    (0..4_usize, ask()).prop_map(|(nth, event)| match event {
         Event::Ask { staleness, gaps, patience, .. } => {
             Event::AskAgain { nth, staleness, gaps, patience }
         }
@@ -387,14 +315,12 @@ fn ask_again(features: Features) -> impl Strategy<Value = Event> {
 }
 
 /// A listing that is read page by page from the top.
-fn walk(features: Features) -> impl Strategy<Value = Event> {
+fn walk() -> impl Strategy<Value = Event> {
     let pause = prop_oneof![2 => 0..1_500_u64, 1 => 1_500..30_000_u64];
-    (listing(features), staleness(), 1..9_usize, pause).prop_map(
-        |(listing, staleness, count, pause)| {
-            let listing = ListingPlan { after: None, count, ..listing };
-            Event::Walk { listing, staleness, pause }
-        },
-    )
+    (listing(), staleness(), 1..9_usize, pause).prop_map(|(listing, staleness, count, pause)| {
+        let listing = ListingPlan { after: None, count, ..listing };
+        Event::Walk { listing, staleness, pause }
+    })
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
@@ -407,22 +333,20 @@ fn fault() -> impl Strategy<Value = Fault> {
     ]
 }
 
-fn refuse(features: Features) -> impl Strategy<Value = Event> {
+fn refuse() -> impl Strategy<Value = Event> {
+    let codes = prop_oneof![
+        3 => Just("InvalidAMIID.NotFound"),
+        1 => Just("InvalidAMIID.Unavailable"),
+        4 => Just("AuthFailure"),
+    ];
     // Images above those of the stories have no tasks.
-    let unknown = IMAGES..IMAGES + 4;
-    let codes = weighted(vec![
-        (3, Just("InvalidAMIID.NotFound").boxed()),
-        (1, Just("InvalidAMIID.Unavailable").boxed()),
-        (when(features.foreign_images, 4), Just("AuthFailure").boxed()),
-    ]);
-    let image = if features.deregistered { (0..IMAGES + 4).boxed() } else { unknown.boxed() };
-    (image, codes).prop_map(|(image, code)| Event::Refuse { image, code })
+    (0..IMAGES + 4, codes).prop_map(|(image, code)| Event::Refuse { image, code })
 }
 
 /// Refused images are asked for, together with others.
-fn ask_with_refused(features: Features) -> impl Strategy<Value = Event> {
+fn ask_with_refused() -> impl Strategy<Value = Event> {
     let images = vec(0..IMAGES + 4, 1..6);
-    (images, ask(features)).prop_map(|(images, event)| match event {
+    (images, ask()).prop_map(|(images, event)| match event {
         Event::Ask { staleness, gaps, patience, .. } => {
             let (buckets, states) = (Vec::new(), Vec::new());
             let plan = Plan::Images { images, buckets, states, started_after: None };
@@ -433,41 +357,40 @@ fn ask_with_refused(features: Features) -> impl Strategy<Value = Event> {
 }
 
 /// What happens in a story.
-pub(super) fn events(features: Features) -> BoxedStrategy<Vec<Event>> {
+pub(super) fn events() -> BoxedStrategy<Vec<Event>> {
     let slow = prop_oneof![2 => 0..300_u64, 2 => 2_000..6_000_u64, 1 => 6_000..40_000_u64];
     let leap = prop_oneof![-4_000_000..4_000_000_i64, -400..400_i64];
-    let event = weighted(vec![
-        (9, pause().prop_map(Event::Pause).boxed()),
-        (7, vec(store(features), 1..7).prop_map(Event::Store).boxed()),
-        (9, ask(features).boxed()),
-        (8, ask_again(features).boxed()),
-        (1, Just(Event::SpendBudget).boxed()),
-        (2, walk(features).boxed()),
-        (2, vec(fault(), 1..3).prop_map(Event::Fail).boxed()),
-        (2, vec(slow, 1..4).prop_map(Event::Slow).boxed()),
-        (2, refuse(features).boxed()),
-        (2, ask_with_refused(features).boxed()),
-        (1, (0..IMAGES + 4).prop_map(Event::Accept).boxed()),
-        (2, Just(Event::ExpireTokens).boxed()),
-        (when(features.vanishing, 1), (0..40_usize).prop_map(Event::Vanish).boxed()),
-        (when(features.omissions, 2), vec(0..10_usize, 1..3).prop_map(Event::Omit).boxed()),
-        (when(features.clock_leaps, 2), leap.prop_map(Event::Leap).boxed()),
-    ]);
+    let event = prop_oneof![
+        9 => pause().prop_map(Event::Pause),
+        7 => vec(store(), 1..7).prop_map(Event::Store),
+        9 => ask(),
+        8 => ask_again(),
+        1 => Just(Event::SpendBudget),
+        2 => walk(),
+        2 => vec(fault(), 1..3).prop_map(Event::Fail),
+        2 => vec(slow, 1..4).prop_map(Event::Slow),
+        2 => refuse(),
+        2 => ask_with_refused(),
+        1 => (0..IMAGES + 4).prop_map(Event::Accept),
+        2 => Just(Event::ExpireTokens),
+        1 => (0..40_usize).prop_map(Event::Vanish),
+        2 => vec(0..10_usize, 1..3).prop_map(Event::Omit),
+        2 => leap.prop_map(Event::Leap),
+    ];
     let one = event.prop_map(|event| vec![event]);
-    let chapter =
-        prop_oneof![9 => one, 1 => old_answers_in_trouble(features), 1 => deep_reads(features)];
+    let chapter = prop_oneof![9 => one, 1 => old_answers_in_trouble(), 1 => deep_reads()];
     vec(chapter, 1..36).prop_map(|chapters| chapters.concat()).boxed()
 }
 
 /// What was asked before is asked again while its answer is old and EC2 is in trouble.
-fn old_answers_in_trouble(features: Features) -> impl Strategy<Value = Vec<Event>> {
+fn old_answers_in_trouble() -> impl Strategy<Value = Vec<Event>> {
     let pause = prop_oneof![1 => 5_000..10_000_u64, 3 => 10_000..300_000_u64];
     let trouble = prop_oneof![
         vec(2_500..20_000_u64, 1..3).prop_map(Event::Slow),
         Just(Event::SpendBudget),
         vec(fault(), 1..3).prop_map(Event::Fail),
     ];
-    (pause, trouble, ask_again(features), 0..4_000_u64, ask_again(features)).prop_map(
+    (pause, trouble, ask_again(), 0..4_000_u64, ask_again()).prop_map(
         |(pause, trouble, first, gap, then)| {
             let Event::AskAgain { nth, gaps, .. } = first else { return Vec::new() };
             let first = Event::AskAgain { nth, staleness: None, gaps, patience: None };
@@ -477,40 +400,38 @@ fn old_answers_in_trouble(features: Features) -> impl Strategy<Value = Vec<Event
 }
 
 /// A listing is read far down, and again when EC2 no longer takes its tokens.
-fn deep_reads(features: Features) -> impl Strategy<Value = Vec<Event>> {
-    let stores = vec(store(features), 3..9).prop_map(Event::Store);
-    (stores, listing(features), 0..3_000_u64, 0..2_000_u64).prop_map(
-        |(stores, listing, pause, gap)| {
-            let plan = Plan::Listing(ListingPlan { after: None, count: 1000, ..listing });
-            let (staleness, patience) = (Some(0), None);
-            let ask = Event::Ask { plan, staleness, gaps: vec![0], patience };
-            let again = Event::AskAgain { nth: 0, staleness, gaps: vec![0], patience };
-            let (pause, gap) = (Event::Pause(pause), Event::Pause(gap));
-            vec![stores, ask, pause, Event::ExpireTokens, gap, again]
-        },
-    )
+fn deep_reads() -> impl Strategy<Value = Vec<Event>> {
+    let stores = vec(store(), 3..9).prop_map(Event::Store);
+    (stores, listing(), 0..3_000_u64, 0..2_000_u64).prop_map(|(stores, listing, pause, gap)| {
+        let plan = Plan::Listing(ListingPlan { after: None, count: 1000, ..listing });
+        let (staleness, patience) = (Some(0), None);
+        let ask = Event::Ask { plan, staleness, gaps: vec![0], patience };
+        let again = Event::AskAgain { nth: 0, staleness, gaps: vec![0], patience };
+        let (pause, gap) = (Event::Pause(pause), Event::Pause(gap));
+        vec![stores, ask, pause, Event::ExpireTokens, gap, again]
+    })
 }
 
 /// How EC2 behaves in a story.
-pub(super) fn world(features: Features) -> BoxedStrategy<World> {
-    let page_sizes = if features.short_pages {
-        prop_oneof![Just(vec![5]), vec(0..6_usize, 1..5).prop_map(with_a_task)].boxed()
-    } else {
-        prop_oneof![2 => Just(vec![5]), 1 => Just(vec![12])].boxed()
-    };
-    let at_end = if features.short_pages { any::<bool>().boxed() } else { Just(false).boxed() };
-    let unsorted = if features.unsorted { any::<bool>().boxed() } else { Just(false).boxed() };
-    let tokens = weighted(vec![
-        (3, Just(Tokens::Positions).boxed()),
-        (when(features.offsets, 6), Just(Tokens::Offsets).boxed()),
-        (when(features.repeated_tokens, 6), Just(Tokens::Repeated).boxed()),
-        (when(features.refused_pages, 6), (1..4_usize).prop_map(Tokens::RefusedFrom).boxed()),
-    ]);
-    let token_code = weighted(vec![
-        (1, Just("InvalidNextToken").boxed()),
-        (1, Just("InvalidPaginationToken").boxed()),
-        (when(features.token_codes, 4), Just("InvalidParameterValue").boxed()),
-    ]);
+pub(super) fn world() -> BoxedStrategy<World> {
+    let page_sizes = prop_oneof![
+        2 => Just(vec![5]),
+        1 => Just(vec![12]),
+        1 => vec(0..6_usize, 1..5).prop_map(with_a_task),
+    ];
+    let at_end = prop_oneof![3 => Just(false), 1 => Just(true)];
+    let unsorted = any::<bool>();
+    let tokens = prop_oneof![
+        12 => Just(Tokens::Positions),
+        2 => Just(Tokens::Offsets),
+        1 => Just(Tokens::Repeated),
+        1 => (1..4_usize).prop_map(Tokens::RefusedFrom),
+    ];
+    let token_code = prop_oneof![
+        1 => Just("InvalidNextToken"),
+        1 => Just("InvalidPaginationToken"),
+        2 => Just("InvalidParameterValue"),
+    ];
     let latencies = prop_oneof![
         2 => Just(vec![500]),
         2 => vec(20..900_u64, 1..5),
@@ -543,6 +464,7 @@ pub(super) fn world(features: Features) -> BoxedStrategy<World> {
                 naming,
                 budget,
             }
+            .with_tokens(tokens)
         })
         .boxed()
 }
