@@ -181,13 +181,12 @@ impl Pages {
         }
     }
 
-    /// The page to read after a page. One that holds nothing but tasks which started together ends where
-    /// it begins. If the page above was read since, it may end elsewhere among these, and the walk goes
-    /// on from there.
+    /// The page to read after a page. One that ends where it begins is empty, or holds nothing but tasks
+    /// that started together. If the page above was read since, it may end elsewhere among these, and the
+    /// walk goes on from there.
     fn following(&self, from: Position, page: &Page) -> PageStart {
-        let is_passed = page.first == from
-            && page.to == from
-            && self.before(from).is_some_and(|(_, above)| above.at > page.at);
+        let is_passed =
+            page.to == from && self.before(from).is_some_and(|(_, above)| above.at > page.at);
         match &page.next {
             _ if is_passed => page.start(from),
             Some(next) => PageStart { from: page.to, token: Some(next.clone()) },
@@ -265,14 +264,15 @@ impl Pages {
     }
 
     /// The call by which the page that begins here tells of a task at a position. What lies between the last
-    /// task of the page above and the first of this one is on neither: both tell of it.
+    /// task of the page above and the first of this one is on neither: both tell of it, if this one was
+    /// read after the other.
     pub(super) fn tells_at(&self, from: Position, position: Position) -> Option<CallTime> {
         let page = self.0.get(&from)?;
         if page.first < position {
             return Some(page.at);
         }
         let (_, above) = self.before(from)?;
-        if above.to >= from { Some(page.at.min(above.at)) } else { None }
+        if above.to >= from && page.at >= above.at { Some(above.at) } else { None }
     }
 
     /// EC2 refused a token. The walk begins again: no other token of the same age is trusted.

@@ -128,7 +128,7 @@ impl Snapshot {
         let pages = self.pages(&ListingFilter::default());
         let first_page = pages.and_then(Pages::first_bottom).unwrap_or(Position::Top);
         for task in self.tasks.oldest_first() {
-            if gone.len() == surplus || first_page.covers(&task.key) {
+            if gone.len() == surplus || Position::above(&task.key) <= first_page {
                 break;
             }
             if !self.stays(task, kept) {

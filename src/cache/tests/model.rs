@@ -80,9 +80,9 @@ fn play((world, events): &Story, settings: &Settings) -> Result<Run, String> {
         let mut run = Run::new(world.clone(), settings.clone());
         for event in events {
             run.live(event).await;
-            run.judge_bounds()?;
         }
         run.heal_and_ask_all().await?;
+        run.judge_bounds()?;
         Ok(run)
     })
 }

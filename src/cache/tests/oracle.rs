@@ -11,8 +11,8 @@ use super::{
 use crate::{
     cache::{CacheError, Outcome, Settings, StaleReason, coverage::Position},
     domain::{
-        DescribeTarget, ErrorKind, ImageId, ListingFilter, NextToken, StoreImageTask, TaskKey,
-        TaskState, UpstreamError,
+        Answer, DescribeTarget, ErrorKind, ImageId, ListingFilter, NextToken, StoreImageTask,
+        TaskKey, TaskState, UpstreamError,
     },
 };
 
@@ -198,7 +198,7 @@ impl<'a> Oracle<'a> {
             let useful = attempt.started >= since
                 && attempt.runs_at(attempt.started.max(arrived))
                 && attempt.started <= until
-                && self.could_serve(&attempt.target, &heard.ask);
+                && self.could_help(&attempt.target, &heard.ask);
             useful && (attempt.started < arrived || self.serves_another(attempt, heard))
         });
         demand!(shared, "collapsed is said of a call made for this caller alone");
@@ -319,7 +319,16 @@ impl<'a> Oracle<'a> {
                 missed.push(omission.at);
             }
         }
+        // A replica that is late may not show the task yet.
+        for attempt in &self.ec2.attempts {
+            let late = stored.shows..=stored.shows + self.lag();
+            let lacks = |answer: &Answer| answer.tasks.iter().all(|task| task.key != stored.key);
+            if late.contains(&attempt.started) && attempt.answer().is_some_and(lacks) {
+                missed.push(attempt.started);
+            }
+        }
         missed.retain(|at| *at <= window.until);
+        missed.sort_unstable();
         match missed.as_slice() {
             [first, .., last] => missed.len() >= 3 && *first + MISSING_FOR <= *last,
             _ => false,
@@ -675,6 +684,18 @@ impl<'a> Oracle<'a> {
         }
     }
 
+    /// Whether a call can tell a part of the answer to a question, such as the state of one task.
+    fn could_help(&self, target: &DescribeTarget, ask: &Ask) -> bool {
+        match target {
+            DescribeTarget::Listing { filter, .. } => {
+                let mut tasks = self.ec2.tasks.iter().map(|stored| &stored.key);
+                tasks.any(|key| ask.selects(key) && in_buckets(filter, key))
+                    || self.could_serve(target, ask)
+            }
+            DescribeTarget::Images(_) => self.could_serve(target, ask),
+        }
+    }
+
     /// A transient error does not replace an answer that the caller takes.
     fn judge_stale_was_not_due(&self, heard: &Heard, error: &UpstreamError) -> Verdict {
         if heard.max_staleness.is_some() || !error.kind.is_transient() || self.is_narrow() {
@@ -771,6 +792,7 @@ impl<'a> Oracle<'a> {
                 let window = Window { since: told_at, arrived: told_at, until: told_at };
                 let is_unknown = stored.state_at(told_at).state.is_terminal()
                     || stored.vanishes.is_some_and(|vanishes| vanishes <= told_at)
+                    || stored.is_forgotten_at(told_at)
                     || self.is_given_up(stored, window);
                 demand!(is_unknown, "an unfinished task is never too much: {stored:#?}");
             }
@@ -866,13 +888,17 @@ fn same_listing(one: &DescribeTarget, two: &DescribeTarget) -> bool {
     }
 }
 
+fn in_buckets(filter: &ListingFilter, key: &TaskKey) -> bool {
+    names_bucket(&filter.buckets, key)
+}
+
 /// Whether EC2's listing by a filter has all tasks that a question may select.
 fn could_list(filter: &ListingFilter, ask: &Ask) -> bool {
     let (states, buckets) = match ask {
         Ask::Listing(ask) => (&ask.states, &ask.buckets),
         Ask::Images(ask) => (&ask.states, &ask.buckets),
         Ask::Task(key) => {
-            return filter.buckets.is_empty() || names_bucket(&filter.buckets, key);
+            return in_buckets(filter, key);
         }
     };
     let by_state =
