@@ -7,7 +7,7 @@ COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
 RUN mkdir src benches \
     && echo '//! A placeholder while the dependencies are built.' > src/lib.rs \
-    && for name in src/main benches/list benches/growth benches/crowd; do \
+    && for name in src/main benches/list benches/growth benches/crowd benches/contention; do \
         { cat src/lib.rs; echo 'fn main() {}'; } > "$name.rs"; \
     done \
     && cargo build --release --locked \

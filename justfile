@@ -20,16 +20,17 @@ lint:
     RUSTDOCFLAGS="--deny warnings" cargo doc --no-deps --document-private-items
     cargo deny check bans licenses sources
 
-# Try the properties of the cache on 100 times as many stories of a random seed, which is printed.
+# Try the properties of the cache on a million stories of a random seed, which is printed.
 nightly:
-    AMISTORE_CASES=250000 AMISTORE_SEED=random cargo test --locked --lib cache::tests::model
+    AMISTORE_CASES=250 AMISTORE_SEED=random cargo test --locked --lib cache::tests::model
 
 # Test clients in other languages against a built gateway.
 interop:
     cargo build
     tests/interop/run.sh
 
-# Measure the figures of docs/performance.md: `list` (needs h2load), `growth` or `crowd`. Default: all.
+# Measure the figures of docs/performance.md: `list` (needs h2load), `growth`, `crowd` or
+# `contention`. Default: all.
 bench name="*":
     cargo bench --bench '{{name}}'
 
