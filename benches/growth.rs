@@ -239,7 +239,7 @@ fn task(start: SystemTime, number: u32) -> StoreImageTask {
             bucket: "golden-images".into(),
         },
         state: TaskState::Completed,
-        progress: 100,
+        progress: Some(100),
         failure_reason: None,
     }
 }

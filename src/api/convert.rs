@@ -2,13 +2,19 @@
 
 use std::time::SystemTime;
 
-use super::{error::status_code, status_code::StatusCode};
+use super::{error::status_code, status_code::StatusCode, task_id::task_id};
 use crate::{
     cache::{CacheRead, MissingImage, Outcome, StaleReason},
     domain::{Scope, StoreImageTask, TaskState},
-    proto::{self, StoreImageTaskState, WatchStoreImageTaskResponse},
+    proto::{self, WatchStoreImageTaskResponse, store_image_task::State},
     watch::{Degraded, TaskView},
 };
+
+/// 1 KiB: the longest failure reason, so that the size of a page is bounded.
+const MAX_REASON_BYTES: usize = 1 << 10;
+
+/// The end of a failure reason that was cut.
+const ELLIPSIS: &str = "…";
 
 /// A message of a watch.
 #[must_use]
@@ -34,13 +40,15 @@ pub(super) fn task(
         account: scope.account.to_string(),
         region: scope.region.to_string(),
         image_id: task.key.image_id.to_string(),
+        task_id: task_id(&task.key),
         bucket: task.key.bucket.to_string(),
         object_key: task.object_key.to_string(),
         start_time: Some(task.key.start_time.0.into()),
         state: state(&task.state).into(),
         state_text: task.state.as_ec2().to_owned(),
-        progress_percentage: task.progress.into(),
-        failure_reason: task.failure_reason.as_deref().unwrap_or_default().to_owned(),
+        done: task.state.is_terminal(),
+        progress_percentage: task.progress.map(Into::into),
+        failure_reason: failure_reason(task),
         estimated_completion_time: estimated_completion.map(Into::into),
     }
 }
@@ -74,11 +82,52 @@ fn degraded(degraded: &Degraded) -> proto::Degraded {
     }
 }
 
-fn state(state: &TaskState) -> StoreImageTaskState {
+/// The failure reason, in at most [`MAX_REASON_BYTES`].
+fn failure_reason(task: &StoreImageTask) -> String {
+    let reason = task.failure_reason.as_deref().unwrap_or_default();
+    if reason.len() <= MAX_REASON_BYTES {
+        return reason.to_owned();
+    }
+    let end = reason.floor_char_boundary(MAX_REASON_BYTES - ELLIPSIS.len());
+    format!("{}{ELLIPSIS}", &reason[..end])
+}
+
+fn state(state: &TaskState) -> State {
     match state {
-        TaskState::InProgress => StoreImageTaskState::InProgress,
-        TaskState::Completed => StoreImageTaskState::Completed,
-        TaskState::Failed => StoreImageTaskState::Failed,
-        TaskState::Other(_) => StoreImageTaskState::Unspecified,
+        TaskState::InProgress => State::InProgress,
+        TaskState::Completed => State::Completed,
+        TaskState::Failed => State::Failed,
+        TaskState::Other(_) => State::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Reverse;
+
+    use super::*;
+    use crate::domain::{ImageId, TaskKey};
+
+    #[test]
+    fn a_long_failure_reason_is_cut_at_a_character() {
+        let task = |reason: &str| StoreImageTask {
+            key: TaskKey {
+                start_time: Reverse(SystemTime::UNIX_EPOCH),
+                image_id: ImageId::parse("ami-01234567").expect("valid"),
+                bucket: "bucket".into(),
+            },
+            object_key: "ami-01234567.bin".into(),
+            state: TaskState::Failed,
+            progress: None,
+            failure_reason: Some(reason.into()),
+        };
+        for whole in ["", "short", &"r".repeat(MAX_REASON_BYTES)] {
+            assert_eq!(failure_reason(&task(whole)), whole);
+        }
+        for long in ["r".repeat(MAX_REASON_BYTES + 1), "é".repeat(MAX_REASON_BYTES)] {
+            let cut = failure_reason(&task(&long));
+            assert!(cut.len() <= MAX_REASON_BYTES && cut.len() > MAX_REASON_BYTES - 8, "{cut}");
+            assert!(long.starts_with(cut.strip_suffix('…').expect("it is cut")), "{cut}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use super::violations::Violations;
 use crate::{
     domain::{NameError, TASK_LISTED_FOR, TaskStateKind},
-    proto::StoreImageTaskState,
+    proto::store_image_task::State,
 };
 
 /// Nanoseconds in a second: `google.protobuf.Duration.nanos` must be less.
@@ -80,11 +80,11 @@ pub(super) fn time(
 pub(super) fn states(violations: &mut Violations, numbers: &[i32]) -> BTreeSet<TaskStateKind> {
     let mut states = BTreeSet::new();
     for (index, number) in numbers.iter().enumerate() {
-        let state = match StoreImageTaskState::try_from(*number) {
-            Ok(StoreImageTaskState::InProgress) => TaskStateKind::InProgress,
-            Ok(StoreImageTaskState::Completed) => TaskStateKind::Completed,
-            Ok(StoreImageTaskState::Failed) => TaskStateKind::Failed,
-            Ok(StoreImageTaskState::Unspecified) | Err(_) => {
+        let state = match State::try_from(*number) {
+            Ok(State::InProgress) => TaskStateKind::InProgress,
+            Ok(State::Completed) => TaskStateKind::Completed,
+            Ok(State::Failed) => TaskStateKind::Failed,
+            Ok(State::Unspecified | State::Other) | Err(_) => {
                 violations.add(
                     format!("states[{index}]"),
                     format_args!(

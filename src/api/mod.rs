@@ -15,7 +15,9 @@ mod page_token;
 mod reason;
 mod retry_delay;
 mod scope_policy;
+mod sealed;
 mod status_code;
+mod task_id;
 mod violations;
 mod watch;
 

@@ -5,14 +5,11 @@
 //! existed throughout exactly once. A token is opaque but not secret: a forged one yields only data
 //! that any List can read.
 
-use std::{
-    cmp::Reverse,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
+use super::sealed::{self, DIGEST_BYTES, first_bytes, since_epoch};
 use crate::domain::{ImageId, Scope, TaskFilter, TaskKey};
 
 /// First byte of every token. A new format gets a new number.
@@ -21,8 +18,6 @@ const VERSION: u8 = 1;
 const AFTER_TASK: u8 = 0;
 /// First byte of a place in the request's images.
 const AT_IMAGE: u8 = 1;
-/// Size of the fingerprint and of the checksum in bytes.
-const DIGEST_BYTES: usize = 8;
 /// Maximum length of a token that is decoded. The gateway's own tokens have at most 420 characters.
 const LONGEST_TOKEN: usize = 1024;
 
@@ -102,37 +97,22 @@ pub(super) fn write(fingerprint: Fingerprint, token: &PageToken) -> String {
     bytes.extend(u64::try_from(millis).unwrap_or(u64::MAX).to_le_bytes());
     match &token.place {
         Place::After(key) => {
-            let start = since_epoch(key.start_time.0);
             bytes.push(AFTER_TASK);
-            bytes.extend(start.as_secs().to_le_bytes());
-            bytes.extend(start.subsec_nanos().to_le_bytes());
-            bytes.extend(format!("{}/{}", key.image_id, key.bucket).bytes());
+            sealed::put_key(&mut bytes, key);
         }
         Place::Image(position) => {
             bytes.push(AT_IMAGE);
             bytes.extend(position.to_le_bytes());
         }
     }
-    let checksum = checksum(&bytes);
-    bytes.extend(checksum);
-    URL_SAFE_NO_PAD.encode(bytes)
+    sealed::seal(bytes)
 }
 
 /// Decodes a token that was issued for the same arguments.
 pub(super) fn read(fingerprint: Fingerprint, token: &str) -> Result<PageToken, TokenError> {
-    let payload = payload(token).ok_or(TokenError::Unreadable)?;
+    let payload = sealed::open(token, LONGEST_TOKEN).ok_or(TokenError::Unreadable)?;
     let (given, token) = parse(&payload).ok_or(TokenError::Unreadable)?;
     if given == fingerprint { Ok(token) } else { Err(TokenError::OtherArguments) }
-}
-
-/// The bytes before the checksum, if the checksum matches.
-fn payload(token: &str) -> Option<Vec<u8>> {
-    if token.len() > LONGEST_TOKEN {
-        return None;
-    }
-    let mut bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
-    let given = bytes.split_off(bytes.len().checked_sub(DIGEST_BYTES)?);
-    if given == checksum(&bytes) { Some(bytes) } else { None }
 }
 
 fn parse(bytes: &[u8]) -> Option<(Fingerprint, PageToken)> {
@@ -142,40 +122,17 @@ fn parse(bytes: &[u8]) -> Option<(Fingerprint, PageToken)> {
     let requested_at = Duration::from_millis(u64::from_le_bytes(*millis));
     let requested_at = SystemTime::UNIX_EPOCH.checked_add(requested_at)?;
     let place = match rest.split_first()? {
-        (&AFTER_TASK, rest) => Place::After(parse_key(rest)?),
+        (&AFTER_TASK, rest) => Place::After(sealed::read_key(rest)?),
         (&AT_IMAGE, rest) => Place::Image(u32::from_le_bytes(rest.try_into().ok()?)),
         _ => return None,
     };
     Some((Fingerprint(*fingerprint), PageToken { place, requested_at }))
 }
 
-fn parse_key(bytes: &[u8]) -> Option<TaskKey> {
-    let (seconds, rest) = bytes.split_first_chunk()?;
-    let (nanos, rest) = rest.split_first_chunk()?;
-    let (image_id, bucket) = std::str::from_utf8(rest).ok()?.split_once('/')?;
-    let seconds = Duration::from_secs(u64::from_le_bytes(*seconds));
-    let nanos = Duration::from_nanos(u32::from_le_bytes(*nanos).into());
-    let start = SystemTime::UNIX_EPOCH.checked_add(seconds.checked_add(nanos)?)?;
-    let image_id = ImageId::parse(image_id).ok()?;
-    Some(TaskKey { start_time: Reverse(start), image_id, bucket: bucket.into() })
-}
-
-fn since_epoch(time: SystemTime) -> Duration {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
-fn checksum(bytes: &[u8]) -> [u8; DIGEST_BYTES] {
-    first_bytes(Sha256::new().chain_update(bytes))
-}
-
-fn first_bytes(digest: Sha256) -> [u8; DIGEST_BYTES] {
-    let mut first = [0; DIGEST_BYTES];
-    first.copy_from_slice(&digest.finalize()[..DIGEST_BYTES]);
-    first
-}
-
 #[cfg(test)]
 mod tests {
+    use std::cmp::Reverse;
+
     use super::*;
     use crate::domain::{AccountName, BucketName, Region, TaskStateKind};
 

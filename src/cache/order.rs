@@ -125,7 +125,7 @@ pub(super) fn place<O>(key: TaskKey, kind: Option<TaskStateKind>) -> Sorted<O> {
         Some(TaskStateKind::Failed) => TaskState::Failed,
     };
     let object_key = key.bucket.clone();
-    let task = StoreImageTask { key, object_key, state, progress: 0, failure_reason: None };
+    let task = StoreImageTask { key, object_key, state, progress: None, failure_reason: None };
     Sorted::new(Arc::new(task))
 }
 

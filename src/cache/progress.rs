@@ -30,7 +30,7 @@ struct Missing {
 impl Progress {
     /// The task is seen for the first time.
     pub(super) fn begin(task: &StoreImageTask, at: CallTime) -> Self {
-        Self { observed_at: at, first: (at, task.progress), missing: None }
+        Self { observed_at: at, first: (at, percent(task)), missing: None }
     }
 
     /// An answer has the task.
@@ -58,10 +58,15 @@ impl Progress {
         let (first_at, first_progress) = self.first;
         ProgressRate {
             watched_for: self.observed_at.instant.duration_since(first_at.instant),
-            gained: task.progress.saturating_sub(first_progress),
-            left: 100_u8.saturating_sub(task.progress),
+            gained: percent(task).saturating_sub(first_progress),
+            left: 100_u8.saturating_sub(percent(task)),
         }
     }
+}
+
+/// The progress of a task, 0 if EC2 has given none yet.
+fn percent(task: &StoreImageTask) -> u8 {
+    task.progress.unwrap_or(0)
 }
 
 /// How a task moves along.

@@ -215,7 +215,7 @@ mod tests {
         let listed = tasks.after(None).chain(tasks.of(image_id(1)));
         let found: Vec<_> = listed.chain(tasks.unfinished(&all, None)).collect();
         assert_eq!(found.len(), 6);
-        assert!(found.iter().all(|task| task.progress == 20), "{found:?}");
+        assert!(found.iter().all(|task| task.progress == Some(20)), "{found:?}");
     }
 
     /// Tasks of the same start time included: their order is by image, then by bucket.

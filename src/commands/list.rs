@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use super::{
     client::{ScopeArgs, rpc_error},
     output::{Failure, Output, print_error_line, print_line},
-    task_format::{has_failed, task_json, time_json, time_text},
+    task_format::{has_failed, progress_text, task_json, time_json, time_text},
     values::duration,
 };
 use crate::proto::{
-    ListStoreImageTasksRequest, MissingImage, StoreImageTask, StoreImageTaskState,
+    ListStoreImageTasksRequest, MissingImage, StoreImageTask, store_image_task::State,
     store_image_task_service_client::StoreImageTaskServiceClient,
 };
 
@@ -63,7 +63,7 @@ enum StateArg {
     Failed,
 }
 
-impl From<StateArg> for StoreImageTaskState {
+impl From<StateArg> for State {
     fn from(state: StateArg) -> Self {
         match state {
             StateArg::InProgress => Self::InProgress,
@@ -133,7 +133,7 @@ impl List {
             ..ListStoreImageTasksRequest::default()
         };
         for state in &self.state {
-            request.states.push(StoreImageTaskState::from(*state).into());
+            request.states.push(State::from(*state).into());
         }
         if let Some(limit) = self.max_staleness {
             request.max_staleness = Some(protobuf_duration(limit));
@@ -191,7 +191,7 @@ fn table(tasks: &[StoreImageTask]) -> Table {
             task.image_id.clone(),
             task.bucket.clone(),
             task.state_text.clone(),
-            format!("{} %", task.progress_percentage),
+            progress_text(task),
             time_text(task.start_time.as_ref()),
             time_text(task.estimated_completion_time.as_ref()),
             task.failure_reason.clone(),

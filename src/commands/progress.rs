@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{
     output,
-    task_format::{has_failed, is_terminal, time},
+    task_format::{has_failed, progress_text, time},
 };
 use crate::{
     domain::wall_clock,
@@ -75,11 +75,11 @@ impl TaskProgress {
     pub(super) fn update(&mut self, task: &StoreImageTask, degraded: Option<&Degraded>) {
         let state = state_text(task, degraded);
         let Some(bar) = &self.bar else {
-            return self.print(format!("{:>3} % {state}", task.progress_percentage));
+            return self.print(format!("{:>5} {state}", progress_text(task)));
         };
-        bar.set_position(u64::try_from(task.progress_percentage).unwrap_or(0));
+        bar.set_position(u64::try_from(task.progress_percentage.unwrap_or(0)).unwrap_or(0));
         bar.set_message(format!("{state}{}", time_left_text(task)));
-        if is_terminal(task) {
+        if task.done {
             bar.abandon();
         }
     }

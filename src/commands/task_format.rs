@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use prost_types::Timestamp;
 use serde_json::{Value, json};
 
-use crate::proto::{StoreImageTask, StoreImageTaskState};
+use crate::proto::{StoreImageTask, store_image_task::State};
 
 /// Time of a timestamp, if it is set and within the range of `SystemTime`.
 pub(super) fn time(timestamp: Option<&Timestamp>) -> Option<SystemTime> {
@@ -35,11 +35,13 @@ pub(super) fn task_json(task: &StoreImageTask) -> Value {
         "account": task.account,
         "region": task.region,
         "imageId": task.image_id,
+        "taskId": task.task_id,
         "bucket": task.bucket,
         "objectKey": task.object_key,
         "startTime": time_json(task.start_time.as_ref()),
         "state": task.state().as_str_name(),
         "stateText": task.state_text,
+        "done": task.done,
         "progressPercentage": task.progress_percentage,
         "failureReason": task.failure_reason,
         "estimatedCompletionTime": time_json(task.estimated_completion_time.as_ref()),
@@ -48,10 +50,13 @@ pub(super) fn task_json(task: &StoreImageTask) -> Value {
 
 /// Returns whether the task has failed.
 pub(super) fn has_failed(task: &StoreImageTask) -> bool {
-    task.state() == StoreImageTaskState::Failed
+    task.state() == State::Failed
 }
 
-/// Returns whether the task never changes again.
-pub(super) fn is_terminal(task: &StoreImageTask) -> bool {
-    matches!(task.state(), StoreImageTaskState::Completed | StoreImageTaskState::Failed)
+/// Progress such as `50 %`. Empty if EC2 gives none.
+pub(super) fn progress_text(task: &StoreImageTask) -> String {
+    match task.progress_percentage {
+        Some(percent) => format!("{percent} %"),
+        None => String::new(),
+    }
 }

@@ -12,7 +12,7 @@ use super::{
     client::{ScopeArgs, rpc_error},
     output::{Failure, INTERRUPTED, Output, print_line},
     progress::{Progress, TaskProgress},
-    task_format::{has_failed, is_terminal, task_json, time_json},
+    task_format::{has_failed, task_json, time_json},
 };
 use crate::proto::{
     Degraded, StoreImageTask, WatchStoreImageTaskRequest, WatchStoreImageTaskResponse,
@@ -193,7 +193,7 @@ async fn watch_once(
         last = message.task;
     }
     match last {
-        Some(task) if is_terminal(&task) => Ok(task),
+        Some(task) if task.done => Ok(task),
         _ => Err(Status::unavailable("the stream ended before the task did")),
     }
 }

@@ -13,8 +13,8 @@ pub struct StoreImageTask {
     pub object_key: Arc<str>,
     /// The state of the task.
     pub state: TaskState,
-    /// The progress in percent, 0 to 100.
-    pub progress: u8,
+    /// The progress in percent, 0 to 100. None if EC2 gives none.
+    pub progress: Option<u8>,
     /// EC2's reason for the failure of the task.
     pub failure_reason: Option<Arc<str>>,
 }
@@ -29,12 +29,11 @@ impl StoreImageTask {
         if self.state.is_terminal() {
             return None;
         }
-        if !news.state.is_terminal() && news.progress < self.progress {
-            // EC2 may change the state of a task and leave out its percentage.
-            if news.state == self.state || news.progress > 0 {
-                return None;
-            }
-            news.progress = self.progress;
+        match news.progress {
+            // EC2 may leave out the percentage. A completed task is not as far as it was last seen.
+            None if news.state != TaskState::Completed => news.progress = self.progress,
+            Some(_) if !news.state.is_terminal() && news.progress < self.progress => return None,
+            None | Some(_) => {}
         }
         if *self == news { None } else { Some(news) }
     }
@@ -54,6 +53,9 @@ pub struct TaskKey {
     pub bucket: Arc<str>,
 }
 
+/// The word for a state that EC2 leaves out.
+const NO_WORD: &str = "Unknown";
+
 /// The state of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskState {
@@ -69,13 +71,14 @@ pub enum TaskState {
 }
 
 impl TaskState {
-    /// The state that EC2's word stands for.
+    /// The state that EC2's word stands for. An empty word stands for `Unknown`.
     #[must_use]
     pub fn from_ec2(word: &str) -> Self {
         match word {
             "InProgress" => Self::InProgress,
             "Completed" => Self::Completed,
             "Failed" => Self::Failed,
+            "" => Self::Other(NO_WORD.into()),
             other => Self::Other(other.into()),
         }
     }
@@ -104,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    fn task(state: TaskState, progress: u8) -> StoreImageTask {
+    fn task(state: TaskState, progress: impl Into<Option<u8>>) -> StoreImageTask {
         StoreImageTask {
             key: TaskKey {
                 start_time: Reverse(SystemTime::UNIX_EPOCH),
@@ -113,7 +116,7 @@ mod tests {
             },
             object_key: "ami-01234567.bin".into(),
             state,
-            progress,
+            progress: progress.into(),
             failure_reason: None,
         }
     }
@@ -126,8 +129,13 @@ mod tests {
         assert!(half.advance(task(TaskState::InProgress, 51)).is_some());
         assert!(half.advance(task(TaskState::Failed, 0)).is_some());
         let paused = TaskState::Other("Paused".into());
-        let taken_over = half.advance(task(paused.clone(), 0)).expect("another state");
-        assert_eq!((taken_over.state, taken_over.progress), (paused, 50));
+        let taken_over = half.advance(task(paused.clone(), None)).expect("another state");
+        assert_eq!((taken_over.state, taken_over.progress), (paused, Some(50)));
+        assert_eq!(half.advance(task(TaskState::InProgress, None)), None);
+        let failed = half.advance(task(TaskState::Failed, None)).expect("another state");
+        assert_eq!(failed.progress, Some(50), "as far as it was last seen");
+        let completed = half.advance(task(TaskState::Completed, None)).expect("another state");
+        assert_eq!(completed.progress, None, "not half stored");
         let done = task(TaskState::Completed, 100);
         assert_eq!(done.advance(task(TaskState::InProgress, 100)), None);
         assert_eq!(done.advance(task(TaskState::Failed, 100)), None);

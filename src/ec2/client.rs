@@ -14,21 +14,29 @@ use aws_sdk_ec2::{
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tower::Service;
 
-use super::{endpoint::EndpointHost, error, response_integrity::ResponseIntegrity};
+use super::{
+    endpoint::EndpointHost, error, response_integrity::ResponseIntegrity,
+    unknown_words::UnknownWords,
+};
 use crate::domain::{
     Answer, DescribeRequest, DescribeResponse, DescribeTarget, ImageId, ListingFilter,
     MAX_TASKS_PER_CALL, NextToken, Region, StoreImageTask, TaskKey, TaskState, UpstreamError,
 };
+
+/// 255 bytes: the longest name of a bucket, of an old one in us-east-1 (S3 user guide, "General purpose
+/// buckets naming rules"). It bounds the task IDs of the contract.
+const MAX_BUCKET_BYTES: usize = 255;
 
 /// A client for one region with one account's credentials.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     ec2: aws_sdk_ec2::Client,
     host: EndpointHost,
+    unknown_words: UnknownWords,
 }
 
 impl Client {
-    pub(super) fn new(config: &SdkConfig, region: &Region) -> Self {
+    pub(super) fn new(config: &SdkConfig, region: &Region, unknown_words: UnknownWords) -> Self {
         let region = aws_config::Region::new(region.as_str().to_owned());
         let host = EndpointHost::default();
         let config = aws_sdk_ec2::config::Builder::from(config)
@@ -36,7 +44,7 @@ impl Client {
             .interceptor(ResponseIntegrity)
             .interceptor(host.clone())
             .build();
-        Self { ec2: aws_sdk_ec2::Client::from_conf(config), host }
+        Self { ec2: aws_sdk_ec2::Client::from_conf(config), host, unknown_words }
     }
 }
 
@@ -65,9 +73,10 @@ impl Service<DescribeRequest> for Client {
         };
         let call = if dry_run { call.dry_run(true) } else { call };
         let host = self.host.clone();
+        let unknown_words = self.unknown_words.clone();
         async move {
             match call.send().await {
-                Ok(output) => Ok(DescribeResponse::Tasks(answer(output))),
+                Ok(output) => Ok(DescribeResponse::Tasks(answer(output, &unknown_words))),
                 Err(failed) => error::classify(&failed, host.get()),
             }
         }
@@ -89,7 +98,7 @@ fn filters(filter: &ListingFilter) -> Option<Vec<Filter>> {
     if filters.is_empty() { None } else { Some(filters) }
 }
 
-fn answer(output: DescribeStoreImageTasksOutput) -> Answer {
+fn answer(output: DescribeStoreImageTasksOutput, unknown_words: &UnknownWords) -> Answer {
     let next = match output.next_token {
         Some(token) if !token.is_empty() => Some(NextToken(token.into())),
         _ => None,
@@ -104,17 +113,23 @@ fn answer(output: DescribeStoreImageTasksOutput) -> Answer {
             );
             continue;
         };
-        tasks.push(task(key, result));
+        let task = task(key, result);
+        unknown_words.observe(&task);
+        tasks.push(task);
     }
     Answer { tasks, next }
 }
 
-/// The identity of a task. None if EC2 leaves a part of it out.
+/// The identity of a task. None if EC2 leaves a part of it out, or if the bucket is too long for S3.
 fn key(result: &StoreImageTaskResult) -> Option<TaskKey> {
+    let bucket = result.bucket()?;
+    if bucket.is_empty() || bucket.len() > MAX_BUCKET_BYTES {
+        return None;
+    }
     Some(TaskKey {
         start_time: Reverse(SystemTime::try_from(*result.task_start_time()?).ok()?),
         image_id: ImageId::parse(result.ami_id()?).ok()?,
-        bucket: result.bucket()?.into(),
+        bucket: bucket.into(),
     })
 }
 
@@ -136,8 +151,7 @@ fn task(key: TaskKey, result: StoreImageTaskResult) -> StoreImageTask {
     }
 }
 
-/// EC2's progress, 0 if EC2 gives none.
-fn percent(progress: Option<i32>) -> u8 {
-    let progress = progress.unwrap_or_default().clamp(0, 100);
-    u8::try_from(progress).unwrap_or(100)
+/// EC2's progress within its bounds. None if EC2 gives none.
+fn percent(progress: Option<i32>) -> Option<u8> {
+    u8::try_from(progress?.clamp(0, 100)).ok()
 }

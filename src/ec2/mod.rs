@@ -14,6 +14,7 @@ mod response_integrity;
 mod retry;
 mod settings;
 mod trouble;
+mod unknown_words;
 
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ pub use codes::{KNOWN_CODES, kind_of_code};
 pub use retry::RetrySettings;
 pub use settings::Settings;
 
+use unknown_words::UnknownWords;
+
 use crate::domain::{MakeUpstream, Region, Scope, Upstream};
 
 /// The configuration of the SDK and of the calls, read once at the start.
@@ -38,6 +41,7 @@ use crate::domain::{MakeUpstream, Region, Scope, Upstream};
 pub struct Ec2 {
     config: SdkConfig,
     settings: Settings,
+    unknown_words: UnknownWords,
 }
 
 impl Ec2 {
@@ -51,7 +55,7 @@ impl Ec2 {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .load()
             .await;
-        Self { config, settings }
+        Self { config, settings, unknown_words: UnknownWords::default() }
     }
 
     /// The configuration for a simulator at this endpoint, with made-up credentials. It reads
@@ -67,7 +71,7 @@ impl Ec2 {
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .build();
-        Self { config, settings }
+        Self { config, settings, unknown_words: UnknownWords::default() }
     }
 
     /// The region of the environment or the profile. None if its form is not that of a region.
@@ -91,7 +95,11 @@ impl Ec2 {
                 .layer(budget::RateBudgetLayer::new(rate, scope))
                 .map_err(error::from_layer)
                 .timeout(*attempt_timeout)
-                .service(client::Client::new(&self.config, &scope.region)),
+                .service(client::Client::new(
+                    &self.config,
+                    &scope.region,
+                    self.unknown_words.clone(),
+                )),
         )
     }
 }

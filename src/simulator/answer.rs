@@ -23,8 +23,10 @@ pub(super) struct Item {
     pub(super) bucket: String,
     #[serde(rename = "s3objectKey")]
     pub(super) s3_object_key: String,
-    pub(super) progress_percentage: u8,
-    pub(super) store_task_state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) progress_percentage: Option<u8>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) store_task_state: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) store_task_failure_reason: Option<String>,
 }

@@ -4,6 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use super::answer::Item;
 
+/// EC2's word for a task that is queued or runs.
+const IN_PROGRESS: &str = "InProgress";
+
 /// The plan of a task, from its start to its end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskPlan {
@@ -21,6 +24,10 @@ pub struct TaskPlan {
     pub runs_for: Duration,
     /// The end of the task.
     pub outcome: Outcome,
+    /// EC2's word for the state while the task runs. An empty one is left out.
+    pub running_state: String,
+    /// Whether EC2 leaves out the percentage, from this progress on.
+    pub omits_progress_from: Option<u8>,
 }
 
 /// The end of a task.
@@ -49,6 +56,8 @@ impl TaskPlan {
             queued_for: Duration::ZERO,
             runs_for,
             outcome: Outcome::Completes,
+            running_state: IN_PROGRESS.to_owned(),
+            omits_progress_from: None,
         }
     }
 
@@ -62,7 +71,7 @@ impl TaskPlan {
     /// Returns whether the task is in progress at this time.
     #[must_use]
     pub fn is_running(&self, now: SystemTime) -> bool {
-        self.at(now).store_task_state == "InProgress"
+        self.at(now).store_task_state == IN_PROGRESS
     }
 
     /// The task as EC2 describes it at this time.
@@ -73,16 +82,24 @@ impl TaskPlan {
                 ("Failed", *at, Some(reason.clone()))
             }
             _ if percent == 100 => ("Completed", 100, None),
-            _ => ("InProgress", percent, None),
+            _ => (self.running_state.as_str(), percent, None),
         };
         Item {
             ami_id: self.image_id.clone(),
             task_start_time: self.start,
             bucket: self.bucket.clone(),
             s3_object_key: format!("{}.bin", self.image_id),
-            progress_percentage: progress,
-            store_task_state: state,
+            progress_percentage: self.shown(progress),
+            store_task_state: state.to_owned(),
             store_task_failure_reason: reason,
+        }
+    }
+
+    /// The percentage, unless EC2 leaves it out.
+    fn shown(&self, progress: u8) -> Option<u8> {
+        match self.omits_progress_from {
+            Some(from) if progress >= from => None,
+            _ => Some(progress),
         }
     }
 

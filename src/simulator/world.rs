@@ -191,6 +191,6 @@ fn is_listed(task: &TaskPlan, now: SystemTime) -> bool {
 
 fn matches_filters(item: &Item, describe: &Describe) -> bool {
     let Describe { states, buckets, .. } = describe;
-    (states.is_empty() || states.iter().any(|state| state == item.store_task_state))
+    (states.is_empty() || states.contains(&item.store_task_state))
         && (buckets.is_empty() || buckets.contains(&item.bucket))
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use amistore_gateway::{
-    proto::{ListStoreImageTasksRequest, StoreImageTaskState as State},
+    proto::{ListStoreImageTasksRequest, store_image_task::State},
     simulator::{Fault, Wire},
 };
 use futures_util::{

@@ -1,8 +1,10 @@
 //! `ListStoreImageTasks`: the selected tasks and their fields.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use amistore_gateway::proto::{ListStoreImageTasksRequest, StoreImageTaskState as State};
+use amistore_gateway::proto::{
+    ListStoreImageTasksRequest, ListStoreImageTasksResponse, store_image_task::State,
+};
 use tonic::Code;
 
 use crate::support::{
@@ -12,6 +14,7 @@ use crate::support::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test]
 async fn an_empty_account_answers_with_no_tasks_and_an_as_of() {
@@ -34,12 +37,12 @@ async fn a_list_fills_every_field_of_a_task() {
     assert_eq!((running.account.as_str(), running.region.as_str()), ("default", REGION));
     assert_eq!(running.bucket, BUCKET);
     assert_eq!(running.object_key, format!("{}.bin", image(1)));
-    assert_eq!((running.state(), running.progress_percentage), (State::InProgress, 50));
+    assert_eq!((running.state(), running.progress_percentage), (State::InProgress, Some(50)));
     assert_eq!(running.state_text, "InProgress");
     assert_eq!(running.estimated_completion_time, None, "one answer gives no rate");
-    assert_eq!((done.state(), done.progress_percentage), (State::Completed, 100));
+    assert_eq!((done.state(), done.progress_percentage), (State::Completed, Some(100)));
     assert_eq!(done.bucket, "other-bucket");
-    assert_eq!((failed.state(), failed.progress_percentage), (State::Failed, 40));
+    assert_eq!((failed.state(), failed.progress_percentage), (State::Failed, Some(40)));
     assert_eq!(failed.failure_reason, "a snapshot is gone");
     let planned = rig.simulator.tasks(REGION);
     let starts: Vec<_> = tasks.iter().map(|task| task.start_time.expect("a start")).collect();
@@ -241,4 +244,56 @@ async fn each_dry_run_asks_ec2_and_leaves_the_cache_alone() {
     let denied = rig.until(client.list(dry)).await.expect_err("denied");
     assert_eq!(denied.code(), Code::PermissionDenied);
     rig.until(client.list(all())).await.expect("the cached answer");
+}
+
+#[tokio::test]
+async fn a_task_says_whether_it_is_done_and_ec2s_own_words() {
+    let rig = Rig::with_tasks([
+        Task::running(&image(1), 100 * MINUTE).aged(50 * MINUTE),
+        Task::running(&image(2), 100 * MINUTE).aged(50 * MINUTE).saying("Paused"),
+        Task::running(&image(3), 100 * MINUTE).aged(50 * MINUTE).saying(""),
+        Task::running(&image(4), 100 * MINUTE).aged(50 * MINUTE).without_progress_from(0),
+        Task::done(&image(5), 10 * MINUTE),
+        Task::running(&image(6), MINUTE).aged(10 * MINUTE).failing(90).without_progress_from(90),
+    ])
+    .await;
+    let listed = rig.until(rig.client().list(of_images((1..=6).map(image)))).await;
+    let tasks = listed.expect("answered").into_inner().tasks;
+    let told: Vec<_> = tasks
+        .iter()
+        .map(|task| (task.state(), &*task.state_text, task.done, task.progress_percentage))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (State::InProgress, "InProgress", false, Some(50)),
+            (State::Other, "Paused", false, Some(50)),
+            (State::Other, "Unknown", false, Some(50)),
+            (State::InProgress, "InProgress", false, None),
+            (State::Completed, "Completed", true, Some(100)),
+            (State::Failed, "Failed", true, None),
+        ]
+    );
+    let ids: BTreeSet<_> = tasks.iter().map(|task| task.task_id.clone()).collect();
+    assert_eq!(ids.len(), 6);
+    assert!(ids.iter().all(|id| (1..=512).contains(&id.len())), "{ids:?}");
+}
+
+/// EC2 fails a task at 90 % and leaves out the percentage.
+#[tokio::test]
+async fn a_task_that_fails_keeps_the_progress_that_was_seen() {
+    let rig = Rig::with_tasks([Task::running(&image(1), 100 * SECOND)
+        .failing(90)
+        .without_progress_from(90)])
+    .await;
+    rig.run_for(60 * SECOND).await;
+    let request = || at_most(0, of_images([image(1)]));
+    let one = |response: tonic::Response<ListStoreImageTasksResponse>| {
+        response.into_inner().tasks.pop().expect("a task")
+    };
+    let running = one(rig.until(rig.client().list(request())).await.expect("answered"));
+    rig.run_for(60 * SECOND).await;
+    let failed = one(rig.until(rig.client().list(request())).await.expect("answered"));
+    assert_eq!((failed.state(), failed.progress_percentage), (State::Failed, Some(60)));
+    assert_eq!((running.progress_percentage, running.task_id), (Some(60), failed.task_id));
 }

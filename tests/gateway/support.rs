@@ -229,6 +229,10 @@ pub(crate) struct Task {
     pub(crate) runs_for: Duration,
     /// Progress in percent at which the task fails.
     pub(crate) fails: Option<u8>,
+    /// EC2's word for the state while the task runs.
+    pub(crate) word: Option<String>,
+    /// Progress in percent from which on EC2 leaves it out.
+    pub(crate) omits_progress_from: Option<u8>,
 }
 
 impl Task {
@@ -239,6 +243,8 @@ impl Task {
             age: Duration::ZERO,
             runs_for,
             fails: None,
+            word: None,
+            omits_progress_from: None,
         }
     }
 
@@ -258,13 +264,25 @@ impl Task {
         Self { fails: Some(at), ..self }
     }
 
+    pub(crate) fn saying(self, word: &str) -> Self {
+        Self { word: Some(word.to_owned()), ..self }
+    }
+
+    pub(crate) fn without_progress_from(self, percent: u8) -> Self {
+        Self { omits_progress_from: Some(percent), ..self }
+    }
+
     fn plan(self, now: SystemTime) -> TaskPlan {
         // EC2 gives times in milliseconds.
         let start = now - self.age;
         let since = start.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
         let start = SystemTime::UNIX_EPOCH
             + Duration::from_millis(u64::try_from(since.as_millis()).expect("fits"));
-        let plan = TaskPlan::new(&self.image, &self.bucket, start, self.runs_for);
+        let mut plan = TaskPlan::new(&self.image, &self.bucket, start, self.runs_for);
+        if let Some(word) = self.word {
+            plan.running_state = word;
+        }
+        plan.omits_progress_from = self.omits_progress_from;
         match self.fails {
             Some(at) => plan.failing(at, "a snapshot is gone"),
             None => plan,

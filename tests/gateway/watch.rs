@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use amistore_gateway::{
     proto::{
-        StoreImageTaskState as State, WatchStoreImageTaskRequest, WatchStoreImageTaskResponse,
+        WatchStoreImageTaskRequest, WatchStoreImageTaskResponse, store_image_task::State,
         watch_store_image_task_response::Kind,
     },
     simulator::Fault,
@@ -30,7 +30,7 @@ async fn next(
 fn progress(messages: &[WatchStoreImageTaskResponse]) -> Vec<i32> {
     messages
         .iter()
-        .map(|message| message.task.as_ref().expect("a task").progress_percentage)
+        .map(|message| message.task.as_ref().expect("a task").progress_percentage())
         .collect()
 }
 
@@ -45,7 +45,7 @@ async fn a_watch_gets_every_change_and_the_terminal_state_and_then_ok() {
     let (messages, ended) = rig.until(rig.client().watch_to_end(watch_of(&image(1)))).await;
     ended.expect("OK");
     let last = messages.last().expect("messages").task.clone().expect("a task");
-    assert_eq!((last.state(), last.progress_percentage), (State::Completed, 100));
+    assert_eq!((last.state(), last.progress_percentage), (State::Completed, Some(100)));
     assert_eq!(last.estimated_completion_time, None);
     assert!(messages.len() >= 8, "{}", messages.len());
     assert!(messages.iter().all(|message| message.kind() == Kind::Update));
@@ -132,7 +132,7 @@ async fn a_bucket_selects_its_task_even_far_below_the_head_page() {
         WatchStoreImageTaskRequest { bucket: "wanted-bucket".to_owned(), ..watch_of(&image(1000)) };
     let mut stream = rig.until(rig.client().watch(into)).await.expect("open");
     let first = next(&rig, &mut stream).await.task.expect("a task");
-    assert_eq!((first.bucket.as_str(), first.progress_percentage), ("wanted-bucket", 50));
+    assert_eq!((first.bucket.as_str(), first.progress_percentage()), ("wanted-bucket", 50));
     rig.run_for(HOUR).await;
     let mut later = first;
     // The messages of that hour wait in the client's buffer.
@@ -140,9 +140,9 @@ async fn a_bucket_selects_its_task_even_far_below_the_head_page() {
         later = message.expect("no error").expect("a message").task.expect("a task");
     }
     assert!(
-        later.progress_percentage >= 54,
+        later.progress_percentage() >= 54,
         "the task is refreshed although look-ups show a newer one: {}",
-        later.progress_percentage
+        later.progress_percentage()
     );
 }
 
@@ -188,7 +188,7 @@ async fn a_transient_error_sets_degraded_and_an_answer_clears_it() {
             Some(still) => assert_eq!(still.since, degraded.since, "since the first error"),
         }
     };
-    assert!(healed.task.expect("a task").progress_percentage > 50);
+    assert!(healed.task.expect("a task").progress_percentage() > 50);
     let (rest, ended) = rig.until(drain(&mut stream)).await;
     ended.expect("OK");
     assert_eq!(progress(&rest).last(), Some(&100));
@@ -259,7 +259,7 @@ async fn a_new_watcher_of_a_watched_task_sees_its_state_at_once() {
     rig.run_for(10 * MINUTE).await;
     let calls = rig.calls();
     let mut second = rig.until(client.watch(watch_of(&image(1)))).await.expect("open");
-    let seen = next(&rig, &mut second).await.task.expect("a task").progress_percentage;
+    let seen = next(&rig, &mut second).await.task.expect("a task").progress_percentage();
     assert!(seen >= 15, "{seen}");
     assert!(rig.calls() <= calls + 1);
 }
@@ -281,7 +281,7 @@ async fn a_watch_delivers_what_a_list_has_fetched() {
     rig.until(client.list(at_most(0, all()))).await.expect("answered");
     let message = rig.until(tokio::time::timeout(SECOND, stream.message())).await.expect("at once");
     let task = message.expect("no error").expect("a message").task.expect("a task");
-    assert_eq!(task.progress_percentage, 50);
+    assert_eq!(task.progress_percentage(), 50);
     assert_eq!(rig.calls(), 2);
 }
 

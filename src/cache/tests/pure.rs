@@ -230,7 +230,7 @@ impl Story {
                     key,
                     object_key,
                     state: TaskState::InProgress,
-                    progress: 0,
+                    progress: Some(0),
                     failure_reason: None,
                 };
                 if late && shows_late.is_none() {
@@ -247,11 +247,12 @@ impl Story {
         self.seconds += seconds;
         self.ec2.change(|tasks| {
             for task in tasks.values_mut().filter(|task| !task.state.is_terminal()) {
-                task.progress = task.progress.saturating_add(gain).min(100);
+                let progress = task.progress.unwrap_or(0).saturating_add(gain).min(100);
+                task.progress = Some(progress);
                 // A third of the images never gets beyond the half.
-                if task.progress > 50 && task.key.image_id.to_string().ends_with(['0', '5', 'a']) {
+                if progress > 50 && task.key.image_id.to_string().ends_with(['0', '5', 'a']) {
                     task.state = TaskState::Failed;
-                } else if task.progress == 100 {
+                } else if progress == 100 {
                     task.state = TaskState::Completed;
                 }
             }

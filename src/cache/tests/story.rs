@@ -166,7 +166,10 @@ impl Store {
                 }
                 End::Verifies if progress == 100 => {
                     let verifying = TaskState::Other("Verifying".into());
-                    states.push((after, self.task(start, verifying, 0)));
+                    states.push((
+                        after,
+                        StoreImageTask { progress: None, ..self.task(start, verifying, 0) },
+                    ));
                     after += step;
                     states.push((after, self.task(start, TaskState::Completed, 100)));
                 }
@@ -190,7 +193,7 @@ impl Store {
             },
             object_key: format!("{image_id}.bin").into(),
             state,
-            progress,
+            progress: Some(progress),
             failure_reason: failed.then(|| format!("failed at {progress}").into()),
         }
     }

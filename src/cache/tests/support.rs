@@ -65,7 +65,7 @@ impl Clock {
                 bucket: "bucket".into(),
             },
             state,
-            progress,
+            progress: Some(progress),
             failure_reason: None,
         }
     }
