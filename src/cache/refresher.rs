@@ -133,7 +133,8 @@ impl Refresher {
             }
             self.assess().await;
             let Some(plan) = self.plan() else { continue };
-            let request = DescribeRequest::new(plan.fetch.target(), false);
+            let request =
+                DescribeRequest::observed(plan.fetch.target(), self.shared.attempts.clone());
             let (attempt, started) = (request.attempt.clone(), CallTime::now());
             let mut call = upstream.call(request);
             let result = match timeout(SLOW, &mut call).await {

@@ -24,7 +24,9 @@ use super::{
     snapshot::Snapshot,
     wait_queue::WaitOutcome,
 };
-use crate::domain::{DescribeRequest, DescribeTarget, ListingFilter, Scope, TaskKey, Upstream};
+use crate::domain::{
+    AttemptState, DescribeRequest, DescribeTarget, ListingFilter, Scope, TaskKey, Upstream,
+};
 
 /// The cache of one scope.
 pub struct ScopeCache {
@@ -98,6 +100,12 @@ impl ScopeCache {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.shared.snapshot.subscribe()
+    }
+
+    /// The attempts of the calls for all queries, as they start and end.
+    #[must_use]
+    pub fn attempts(&self) -> watch::Receiver<AttemptState> {
+        self.shared.attempts.subscribe()
     }
 
     /// The latest start time of a task that EC2 has shown. None if no task is known.

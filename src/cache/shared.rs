@@ -23,7 +23,7 @@ use super::{
     snapshot::Snapshot,
     wait_queue::{Arrivals, Bounds, Place, WaitOutcome, WaitQueue, Waiter},
 };
-use crate::domain::{BoundLog, CallTime, Scope, TaskKey, Upstream};
+use crate::domain::{Attempts, BoundLog, CallTime, Scope, TaskKey, Upstream};
 
 /// Most pages of a scope within one TTL that are read for images that look-ups do not tell.
 const FURTHER_PAGES: usize = 5;
@@ -36,6 +36,8 @@ pub(super) struct Shared {
     pub(super) scope: Scope,
     pub(super) settings: Arc<Settings>,
     pub(super) upstream: Upstream,
+    /// The attempts of the refresher's calls.
+    pub(super) attempts: Attempts,
     /// The newest snapshot. Only the refresher replaces it.
     pub(super) snapshot: watch::Sender<Arc<Snapshot>>,
     pub(super) room: Arc<Room>,
@@ -112,6 +114,7 @@ impl Shared {
             scope,
             settings,
             upstream,
+            attempts: Attempts::default(),
             snapshot: watch::Sender::default(),
             holding: room.share(),
             room,

@@ -1,6 +1,7 @@
 //! The types that all modules share: scopes, images, tasks, filters, EC2's limits, and one call to
 //! EC2 with its response and its errors. All modules import this one, and it imports none of them.
 
+mod attempts;
 mod bound_log;
 mod error;
 mod error_code;
@@ -15,6 +16,7 @@ mod task;
 mod time;
 mod upstream;
 
+pub use attempts::{AttemptEnd, AttemptFailure, AttemptState, Attempts};
 pub use bound_log::BoundLog;
 pub use error::{UpstreamError, code_blames_an_image, code_blames_the_token};
 pub use error_code::{ErrorCode, GatewayCode};

@@ -5,7 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tower::util::BoxCloneSyncService;
 
 use super::{
-    error::UpstreamError, filter::ListingFilter, image::ImageId, name::Scope, task::StoreImageTask,
+    attempts::{AttemptEnd, Attempts},
+    error::UpstreamError,
+    filter::ListingFilter,
+    image::ImageId,
+    name::Scope,
+    task::StoreImageTask,
     time::CallTime,
 };
 
@@ -26,7 +31,7 @@ pub struct DescribeRequest {
     pub target: DescribeTarget,
     /// Whether the call only tests the permission.
     pub dry_run: bool,
-    /// The time of the newest attempt. The client sets it, and the caller reads it.
+    /// The time of the newest attempt. The upstream sets it, and the caller reads it.
     pub attempt: AttemptTime,
 }
 
@@ -36,23 +41,39 @@ impl DescribeRequest {
     pub fn new(target: DescribeTarget, dry_run: bool) -> Self {
         Self { target, dry_run, attempt: AttemptTime::default() }
     }
+
+    /// A call that was not attempted yet. `attempts` is told of its attempts.
+    #[must_use]
+    pub fn observed(target: DescribeTarget, attempts: Attempts) -> Self {
+        let attempt = AttemptTime { attempts, ..AttemptTime::default() };
+        Self { target, dry_run: false, attempt }
+    }
 }
 
 /// The time at which the newest attempt of a call started. All clones of a request share it, since the
 /// layers that retry stand between the caller and the client.
 #[derive(Clone, Debug, Default)]
-pub struct AttemptTime(Arc<Mutex<Option<CallTime>>>);
+pub struct AttemptTime {
+    started: Arc<Mutex<Option<CallTime>>>,
+    attempts: Attempts,
+}
 
 impl AttemptTime {
     /// Records that an attempt starts now.
     pub fn start(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(CallTime::now());
+        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Some(CallTime::now());
+        self.attempts.start();
+    }
+
+    /// Records how the attempt ended.
+    pub fn end(&self, end: AttemptEnd<'_>) {
+        self.attempts.end(end);
     }
 
     /// The time of the newest attempt. None if the upstream does not record it.
     #[must_use]
     pub fn started(&self) -> Option<CallTime> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.started.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

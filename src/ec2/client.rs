@@ -58,8 +58,7 @@ impl Service<DescribeRequest> for Client {
     }
 
     fn call(&mut self, request: DescribeRequest) -> Self::Future {
-        let DescribeRequest { target, dry_run, attempt } = request;
-        attempt.start();
+        let DescribeRequest { target, dry_run, .. } = request;
         let call = self.ec2.describe_store_image_tasks();
         let call = match target {
             DescribeTarget::Listing { filter, next } => call

@@ -2,8 +2,9 @@
 //! No other module uses `aws_sdk_ec2`.
 //!
 //! The stack, outermost first: trouble log → retry (transient failures only) → rate budget (counts
-//! attempts) → attempt timeout → client. The SDK's own retries are off, so that one place retries.
+//! attempts) → record of attempts → attempt timeout → client. The SDK's own retries are off, so that one place retries.
 
+mod attempts;
 mod budget;
 mod cause;
 mod client;
@@ -13,6 +14,7 @@ mod error;
 mod response_integrity;
 mod retry;
 mod settings;
+mod sign;
 mod trouble;
 mod unknown_words;
 
@@ -93,6 +95,7 @@ impl Ec2 {
                 .layer(trouble::TroubleLogLayer::new(scope))
                 .layer(retry::layer(retry))
                 .layer(budget::RateBudgetLayer::new(rate, scope))
+                .layer(attempts::AttemptsLayer)
                 .map_err(error::from_layer)
                 .timeout(*attempt_timeout)
                 .service(client::Client::new(

@@ -10,8 +10,9 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
+use super::sign::sign_of;
 use crate::domain::{
-    DescribeRequest, DescribeResponse, DescribeTarget, ErrorCode, ErrorKind, Scope, UpstreamError,
+    AttemptEnd, DescribeRequest, DescribeResponse, DescribeTarget, ErrorCode, Scope, UpstreamError,
 };
 
 /// The layer of one scope. All services that it makes share one record of trouble.
@@ -52,44 +53,13 @@ struct Trouble {
     code: ErrorCode,
 }
 
-/// The meaning of a call's result for its scope.
-enum Sign<'a> {
-    /// EC2 cannot be asked.
-    Trouble(&'a UpstreamError),
-    /// EC2 has answered the call, or has refused only this call.
-    Answer,
-    /// The result does not say whether EC2 can be asked.
-    Unclear,
-}
-
-impl<'a> Sign<'a> {
-    fn of(target: &DescribeTarget, result: &'a Result<DescribeResponse, UpstreamError>) -> Self {
-        match result {
-            // On a look-up, AuthFailure may refuse just one image of another account.
-            Err(error) if may_refuse_an_image(target, error) => Self::Unclear,
-            Err(error) if error.kind.is_transient() || error.kind.concerns_the_scope() => {
-                Self::Trouble(error)
-            }
-            // A refusal with an unknown code may come from a proxy on the way.
-            Err(error) if error.kind == ErrorKind::UnknownRefusal => Self::Unclear,
-            Ok(_) | Err(_) => Self::Answer,
-        }
-    }
-}
-
-/// Whether EC2 may mean an image and not the scope (public reports of "not authorized for image":
-/// cloudquery issue 9406, toil issue 3512).
-fn may_refuse_an_image(target: &DescribeTarget, error: &UpstreamError) -> bool {
-    matches!(target, DescribeTarget::Images(_)) && &*error.code == "AuthFailure"
-}
-
 impl Record {
     fn observe(&self, target: &DescribeTarget, result: &Result<DescribeResponse, UpstreamError>) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        match Sign::of(target, result) {
-            Sign::Trouble(error) => self.failed(&mut trouble, error),
-            Sign::Answer => self.answered(&mut trouble),
-            Sign::Unclear => {}
+        match sign_of(target, result) {
+            AttemptEnd::Failed(error) => self.failed(&mut trouble, error),
+            AttemptEnd::Answered => self.answered(&mut trouble),
+            AttemptEnd::Unclear => {}
         }
     }
 
@@ -161,7 +131,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::log_capture::LogCapture,
-        domain::{AccountName, Answer, DescribeTarget, ImageId, Region},
+        domain::{AccountName, Answer, DescribeTarget, ErrorKind, ImageId, Region},
     };
 
     fn scope() -> Scope {
