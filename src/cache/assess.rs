@@ -36,6 +36,23 @@ impl Snapshot {
     pub fn freshness(&self, query: &Query) -> Freshness {
         newest(self, query).map_or(Freshness::Missing, |reading| reading.freshness)
     }
+
+    /// The answer to a query from calls that started at `not_before` or later; without one, however old
+    /// it is.
+    #[must_use]
+    pub fn read(&self, query: &Query, not_before: Option<Instant>) -> Option<Reading> {
+        match (View { snapshot: self, not_before }).assess(query) {
+            Assessment::Fresh(reading) => Some(reading),
+            Assessment::Missing(_) => None,
+        }
+    }
+
+    /// Whether the listing of all tasks is known from a task down to a start time, as of whatever call.
+    #[must_use]
+    pub fn is_covered(&self, from: &TaskKey, down_to: SystemTime) -> bool {
+        let mut below = View { snapshot: self, not_before: None }.all(Some(from));
+        below.covers(from) && below.reaches(Position::at(down_to))
+    }
 }
 
 /// A page of an answer.
@@ -72,6 +89,14 @@ impl View<'_> {
                 };
                 let kept = TaskFilter { states: states.clone(), ..TaskFilter::default() };
                 self.images(images, &candidates, &kept)
+            }
+            Query::Candidate { image, bucket, started_after, reads_further } => {
+                let candidates = TaskFilter {
+                    buckets: bucket.iter().cloned().collect(),
+                    started_after: *started_after,
+                    ..TaskFilter::default()
+                };
+                self.candidate(*image, &candidates, *reads_further)
             }
             Query::Task(key) => self.task(key),
         }

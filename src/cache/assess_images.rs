@@ -18,18 +18,18 @@ use super::{
 use crate::domain::{ImageId, ListingFilter, StoreImageTask, TaskFilter, TaskKey};
 
 /// The answer about one image.
-struct OfImage<'a> {
-    candidate: Option<&'a Arc<StoreImageTask>>,
+pub(super) struct OfImage<'a> {
+    pub(super) candidate: Option<&'a Arc<StoreImageTask>>,
     /// How new it is that this is the latest candidate, or that there is none.
-    freshness: Freshness,
+    pub(super) freshness: Freshness,
     /// The listing is known down to here only, so that there may be another candidate.
-    known_since: Option<SystemTime>,
+    pub(super) known_since: Option<SystemTime>,
     /// The page that would tell more.
-    further: Option<Fetch>,
+    pub(super) further: Option<Fetch>,
 }
 
 /// The one thing that an image lacks.
-enum Lack {
+pub(super) enum Lack {
     FirstPage,
     LookUp,
     Page(Fetch),
@@ -59,21 +59,32 @@ impl<'a> View<'a> {
                     continue;
                 }
             };
-            reading.freshness = reading.freshness.and(known.freshness);
-            if reading.further.is_none() {
-                reading.further = known.further;
-            }
-            match known.candidate {
-                Some(task) if kept.matches(task) => reading.tasks.push(task.clone()),
-                Some(_) => {}
-                None => reading.missing.push(MissingImage {
-                    image_id: *image,
-                    ec2_code: self.refusal(image),
-                    known_since: known.known_since,
-                }),
-            }
+            self.add(&mut reading, *image, known, kept);
         }
         if gap.is_empty() { Assessment::Fresh(reading) } else { Assessment::Missing(gap) }
+    }
+
+    /// The answer about one image.
+    pub(super) fn reading_of(self, image: ImageId, known: OfImage<'_>) -> Reading {
+        let mut reading = Reading { images: 1, ..Reading::default() };
+        self.add(&mut reading, image, known, &TaskFilter::default());
+        reading
+    }
+
+    fn add(self, reading: &mut Reading, image: ImageId, known: OfImage<'_>, kept: &TaskFilter) {
+        reading.freshness = reading.freshness.and(known.freshness);
+        if reading.further.is_none() {
+            reading.further = known.further;
+        }
+        match known.candidate {
+            Some(task) if kept.matches(task) => reading.tasks.push(task.clone()),
+            Some(_) => {}
+            None => reading.missing.push(MissingImage {
+                image_id: image,
+                ec2_code: self.snapshot.refusal_of(&image),
+                known_since: known.known_since,
+            }),
+        }
     }
 
     fn image(self, image: ImageId, filter: &TaskFilter) -> Result<OfImage<'a>, Lack> {
@@ -134,7 +145,7 @@ impl<'a> View<'a> {
     }
 
     /// The state of an unfinished candidate has to be new enough, too.
-    fn with_state(self, known: OfImage<'a>) -> Result<OfImage<'a>, Lack> {
+    pub(super) fn with_state(self, known: OfImage<'a>) -> Result<OfImage<'a>, Lack> {
         let Some(task) = known.candidate else { return Ok(known) };
         if task.state.is_terminal() {
             return Ok(known);
@@ -190,45 +201,46 @@ impl<'a> View<'a> {
 
     /// The time down to which a listing is known that is known down to a position. An empty first page
     /// that has a token tells nothing about the past.
-    fn time_of(self, bottom: Position) -> SystemTime {
+    pub(super) fn time_of(self, bottom: Position) -> SystemTime {
         let newest = self.snapshot.newest_call();
         let now = newest.map(|call| self.snapshot.clock.time(call.instant));
         bottom.time().or(now).unwrap_or(SystemTime::UNIX_EPOCH)
     }
-
-    /// EC2's code if it refused to look an image up.
-    fn refusal(self, image: &ImageId) -> Option<Arc<str>> {
-        match &self.snapshot.lookups.get(image)?.told {
-            Told::Refused(code) => Some(code.clone()),
-            Told::Latest(_) => None,
-        }
-    }
 }
 
 impl<'a> OfImage<'a> {
-    fn certain(candidate: Option<&'a Arc<StoreImageTask>>, freshness: Freshness) -> Self {
+    pub(super) fn certain(
+        candidate: Option<&'a Arc<StoreImageTask>>,
+        freshness: Freshness,
+    ) -> Self {
         Self { candidate, freshness, known_since: None, further: None }
     }
 }
 
 impl Lookup {
-    /// Whether the latest task of the image tells the latest candidate.
-    fn tells(&self, filter: &TaskFilter) -> bool {
+    /// Whether the latest task of the image tells that there is no candidate.
+    pub(super) fn tells_of_none(&self, filter: &TaskFilter) -> bool {
         match &self.told {
             Told::Refused(_) => false,
             Told::Latest(None) => true,
             Told::Latest(Some(latest)) => {
-                let is_too_old =
-                    filter.started_after.is_some_and(|limit| latest.start_time.0 <= limit);
-                is_too_old || filter.could_match(latest)
+                filter.started_after.is_some_and(|limit| latest.start_time.0 <= limit)
             }
+        }
+    }
+
+    /// Whether the latest task of the image tells the latest candidate.
+    fn tells(&self, filter: &TaskFilter) -> bool {
+        match &self.told {
+            Told::Latest(Some(latest)) if filter.could_match(latest) => true,
+            Told::Latest(_) | Told::Refused(_) => self.tells_of_none(filter),
         }
     }
 }
 
 impl Gap {
     /// Adds what an image lacks. `look_up_tells` says that a look-up tells as much as the first page.
-    fn add(&mut self, image: ImageId, lack: Lack, look_up_tells: bool) {
+    pub(super) fn add(&mut self, image: ImageId, lack: Lack, look_up_tells: bool) {
         match lack {
             Lack::FirstPage if look_up_tells => self.by_first_page.push(image),
             Lack::FirstPage => self.page = Some(Fetch::first_page(ListingFilter::default())),

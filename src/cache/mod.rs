@@ -26,6 +26,7 @@
 //! 12:01:00 until the pages in between are read.
 
 mod assess;
+mod assess_candidate;
 mod assess_images;
 mod coverage;
 mod ec2_clock;

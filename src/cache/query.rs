@@ -30,6 +30,18 @@ pub enum Query {
         /// Leaves out latest candidates in other states; empty leaves out none.
         states: BTreeSet<TaskStateKind>,
     },
+    /// The task of an image that a watch follows: the first candidate that started after a time, or
+    /// without one the latest candidate.
+    Candidate {
+        /// The image.
+        image: ImageId,
+        /// The bucket of the candidates. None is any bucket.
+        bucket: Option<BucketName>,
+        /// Candidates started later than this, in EC2's time; exclusive.
+        started_after: Option<SystemTime>,
+        /// The listing may be read further, as for a List.
+        reads_further: bool,
+    },
     /// One task.
     Task(TaskKey),
 }
@@ -46,7 +58,7 @@ impl Query {
         }
     }
 
-    /// The same about the first images alone. A listing and a task stay as they are.
+    /// The same about the first images alone. A query of another kind stays as it is.
     #[must_use]
     pub(super) fn of_first_images(&self, count: usize) -> Self {
         match self {
@@ -56,7 +68,7 @@ impl Query {
                 started_after: *started_after,
                 states: states.clone(),
             },
-            Self::Listing { .. } | Self::Task(_) => self.clone(),
+            Self::Listing { .. } | Self::Candidate { .. } | Self::Task(_) => self.clone(),
         }
     }
 
@@ -64,6 +76,7 @@ impl Query {
     pub(super) fn images(&self) -> usize {
         match self {
             Self::Images { images, .. } => images.len(),
+            Self::Candidate { .. } => 1,
             Self::Listing { .. } | Self::Task(_) => 0,
         }
     }
@@ -73,6 +86,7 @@ impl Query {
         let (images, buckets) = match self {
             Self::Listing { filter, .. } => (0, filter.buckets.len()),
             Self::Images { images, buckets, .. } => (images.len(), buckets.len()),
+            Self::Candidate { bucket, .. } => (0, usize::from(bucket.is_some())),
             Self::Task(_) => (0, 0),
         };
         size_of::<Self>() + images * size_of::<ImageId>() + buckets * BUCKET

@@ -22,7 +22,7 @@ use super::{
     reading::{Assessment, Gap, Reading},
     refusals::Refusal,
     room::Kept,
-    shared::Shared,
+    shared::{FURTHER_PAGES, Lane, Shared},
     snapshot::Snapshot,
     wait_queue::WaitOutcome,
 };
@@ -60,6 +60,8 @@ struct Refresher {
     restarts: HashMap<ListingFilter, Position>,
     /// A look-up that failed with `AuthFailure`, until the listing shows whether that is about all.
     auth_failure: Option<AuthFailure>,
+    /// How many pages were read for each query of a watch that look-ups do not tell.
+    further_pages: HashMap<QueryId, usize>,
     /// Nothing is pending, and callers know it.
     finished: bool,
 }
@@ -110,6 +112,7 @@ impl Refresher {
             version: 0,
             restarts: HashMap::new(),
             auth_failure: None,
+            further_pages: HashMap::new(),
             finished: false,
         }
     }
@@ -187,6 +190,10 @@ impl Refresher {
             is_full: self.shared.room.is_full_for(&self.shared.holding),
         };
         let pending = self.shared.state().pending();
+        if !self.further_pages.is_empty() {
+            let ids: HashSet<_> = pending.iter().map(|(id, _)| *id).collect();
+            self.further_pages.retain(|id, _| ids.contains(id));
+        }
         let mut work = 0;
         for (id, pending) in pending {
             if let Some(gap) = assessed.remove(&id)
@@ -219,7 +226,9 @@ impl Refresher {
         let (gap, is_optional) = match assess(snapshot, &pending.query, pending.not_before) {
             Assessment::Missing(gap) => (gap, false),
             Assessment::Fresh(reading) => match &reading.further {
-                Some(page) if limits.may_read_further => (Gap::page(page.clone()), true),
+                Some(page) if limits.may_read_further && self.has_pages_left(id) => {
+                    (Gap::page(page.clone()), true)
+                }
                 _ => {
                     self.answer(id, reading, snapshot);
                     return None;
@@ -236,6 +245,13 @@ impl Refresher {
         }
         let PendingQuery { not_before, caller, .. } = *pending;
         Some(PendingGap { id, caller, not_before, gap, is_optional })
+    }
+
+    /// Whether one more page may be read for a query that has an answer without it. A List ends at its
+    /// deadline; a watch has none, so its pages are counted.
+    fn has_pages_left(&self, id: QueryId) -> bool {
+        let read = self.further_pages.get(&id).copied().unwrap_or_default();
+        Lane::of(id) == Lane::Lists || read < FURTHER_PAGES
     }
 
     fn answer(&self, id: QueryId, reading: Reading, snapshot: &Arc<Snapshot>) {
@@ -272,11 +288,15 @@ impl Refresher {
         let plan = plan?;
         let mut state = self.shared.state();
         state.call_starts(&plan.queries);
+        let mut reads_further = false;
         for gap in &self.gaps {
             if gap.is_optional && plan.queries.contains(&gap.id) {
-                state.reads_further(Instant::now());
-                break;
+                reads_further = true;
+                *self.further_pages.entry(gap.id).or_default() += 1;
             }
+        }
+        if reads_further {
+            state.reads_further(Instant::now());
         }
         drop(state);
         Some(plan)
@@ -486,6 +506,9 @@ impl Refresher {
                     }
                 }
                 // A newer task of its image says that look-ups do not tell of it.
+                Query::Candidate { image, .. } => {
+                    kept.images.insert(*image);
+                }
                 Query::Task(key) => {
                     kept.images.insert(key.image_id);
                 }
@@ -510,7 +533,7 @@ fn needs_room(snapshot: &Snapshot, query: &Query, gap: &Gap) -> bool {
     }
     match query {
         Query::Listing { after, .. } => start.token.is_some() || after.is_some(),
-        Query::Images { .. } => start.token.is_some(),
+        Query::Images { .. } | Query::Candidate { .. } => start.token.is_some(),
         Query::Task(key) => snapshot.task(key).is_none(),
     }
 }

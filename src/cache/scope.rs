@@ -102,6 +102,20 @@ impl ScopeCache {
         self.shared.snapshot.subscribe()
     }
 
+    /// The newest snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.snapshot()
+    }
+
+    /// How old a state may be that is told at once: as old as a List may be that tolerates no more than
+    /// the gateway is configured to.
+    #[must_use]
+    pub fn tolerance(&self) -> Duration {
+        let Settings { ttl, stale_while_revalidate, .. } = *self.shared.settings;
+        ttl.saturating_add(stale_while_revalidate)
+    }
+
     /// The attempts of the calls for all queries, as they start and end.
     #[must_use]
     pub fn attempts(&self) -> watch::Receiver<AttemptState> {
@@ -209,7 +223,10 @@ impl ScopeCache {
     pub async fn refresh(&self, query: Query, not_before: Instant) -> Result<(), CacheError> {
         self.shared.mark_used(Instant::now());
         let gap = match assess(&self.shared.snapshot(), &query, not_before) {
-            Assessment::Fresh(_) => return Ok(()),
+            Assessment::Fresh(reading) => match reading.further {
+                Some(page) if self.shared.may_read_further(Instant::now()) => Gap::page(page),
+                _ => return Ok(()),
+            },
             Assessment::Missing(gap) => gap,
         };
         let (query, caller) = (Arc::new(query), CallerKey::default());

@@ -25,8 +25,9 @@ use super::{
 };
 use crate::domain::{Attempts, BoundLog, CallTime, Scope, TaskKey, Upstream};
 
-/// Most pages of a scope within one TTL that are read for images that look-ups do not tell.
-const FURTHER_PAGES: usize = 5;
+/// Most pages of a scope within one TTL that are read for images that look-ups do not tell; for one watch,
+/// at all.
+pub(super) const FURTHER_PAGES: usize = 5;
 
 /// Most bytes of the queries that wait at once, in each of the two queues of a scope.
 const MAX_QUERY_BYTES: usize = 16 << 20;
@@ -77,6 +78,13 @@ pub(super) enum Lane {
     Lists = 0,
     /// Refreshes of watches.
     Watches = 1,
+}
+
+impl Lane {
+    /// The lane of a query.
+    pub(super) fn of(id: QueryId) -> Self {
+        if id.is_multiple_of(2) { Self::Lists } else { Self::Watches }
+    }
 }
 
 impl Shared {
@@ -209,7 +217,7 @@ impl State {
 
     /// The queue that a query waits in.
     pub(super) fn queue_of(&mut self, id: QueryId) -> &mut WaitQueue {
-        &mut self.queues[usize::from(id % 2 == 1)]
+        &mut self.queues[Lane::of(id) as usize]
     }
 
     /// A call is made for some queries.

@@ -153,6 +153,21 @@ impl Snapshot {
         has_rival || self.is_refused(&key.image_id)
     }
 
+    /// EC2's code if it refused to look an image up when it was last asked.
+    #[must_use]
+    pub fn refusal_of(&self, image: &ImageId) -> Option<Arc<str>> {
+        match &self.lookups.get(image)?.told {
+            Told::Refused(code) => Some(code.clone()),
+            Told::Latest(_) => None,
+        }
+    }
+
+    /// Whether a task is so old that EC2 lists it no longer. False before the first answer.
+    #[must_use]
+    pub fn is_too_old(&self, key: &TaskKey, now: Instant) -> bool {
+        key.start_time.0 <= self.clock.forgotten(now)
+    }
+
     /// Whether EC2 refused to look an image up when it was last asked.
     pub(super) fn is_refused(&self, image: &ImageId) -> bool {
         let lookup = self.lookups.get(image);

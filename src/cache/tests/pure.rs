@@ -440,6 +440,20 @@ fn check_answer(story: &Story, query: &Query, asked_anew: bool) -> Result<(), Te
                 prop_assert_eq!(told, expected);
             }
         }
+        Query::Candidate { image, bucket, started_after, .. } => {
+            let candidates = TaskFilter {
+                buckets: bucket.iter().cloned().collect(),
+                started_after: *started_after,
+                ..TaskFilter::default()
+            };
+            let first = truth
+                .values()
+                .filter(|task| task.key.image_id == *image && candidates.could_match(&task.key))
+                .last();
+            if reading.further.is_none() {
+                prop_assert_eq!(told, first.into_iter().collect::<Vec<_>>());
+            }
+        }
         Query::Task(key) => {
             prop_assert_eq!(told, truth.get(key).into_iter().collect::<Vec<_>>());
         }
@@ -468,6 +482,31 @@ proptest! {
                 }
                 other => story.live(&other)?,
             }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, rng_seed: proptest::test_runner::RngSeed::Fixed(2), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The task that a watch follows is the first of the image that started after a task of whatever
+    /// image, by calls that start after the question.
+    #[test]
+    fn the_first_candidate_after_a_time_is_ec2s_own(
+        steps in proptest::collection::vec((step(), 0..20_u8, proptest::option::of(any::<bool>()), 0..30_usize), 1..30),
+    ) {
+        let mut story = Story::new(FEW);
+        for (step, image, into, after) in steps {
+            story.live(&step)?;
+            let Some(after) = story.snapshot.tasks_after(None).nth(after) else { continue };
+            let query = Query::Candidate {
+                image: image_id(image.into()),
+                bucket: into.map(bucket_name),
+                started_after: Some(after.key.start_time.0),
+                reads_further: true,
+            };
+            story.ask(&query, 0)?;
+            check_answer(&story, &query, true)?;
         }
     }
 }
@@ -541,7 +580,7 @@ fn fewest_calls(story: &mut Story, pending: &[(Query, Instant)], most: usize) ->
                 filters
                     .push(ListingFilter { buckets: buckets.clone(), ..ListingFilter::default() });
             }
-            Query::Task(_) => {}
+            Query::Candidate { .. } | Query::Task(_) => {}
         }
     }
     filters.sort();

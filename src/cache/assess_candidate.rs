@@ -1,0 +1,101 @@
+//! Assesses which task of an image a watch follows: the latest candidate, or the first one that started
+//! after a given time.
+
+use std::sync::Arc;
+
+use super::{
+    assess_images::OfImage,
+    coverage::Position,
+    fetch::Fetch,
+    freshness::Freshness,
+    reading::{Assessment, Gap},
+    view::View,
+};
+use crate::domain::{ImageId, ListingFilter, StoreImageTask, TaskFilter};
+
+impl View<'_> {
+    /// The candidate of an image. `reads_further` says that the listing may be read for it.
+    pub(super) fn candidate(
+        self,
+        image: ImageId,
+        candidates: &TaskFilter,
+        reads_further: bool,
+    ) -> Assessment {
+        let mut assessment = match candidates.started_after {
+            Some(started_after) => self.first(image, candidates, Position::at(started_after)),
+            None => self.images(&[image], candidates, &TaskFilter::default()),
+        };
+        if let Assessment::Fresh(reading) = &mut assessment
+            && !reads_further
+        {
+            reading.further = None;
+        }
+        assessment
+    }
+
+    /// The first candidate. It is certain if the listing is known from the top down to `end`, below which
+    /// there are none. Otherwise it is the first of those that the look-up, what is in progress and the
+    /// listing show.
+    fn first(self, image: ImageId, candidates: &TaskFilter, end: Position) -> Assessment {
+        let first = self.snapshot.first_candidate(image, candidates);
+        let mut all = self.all(None);
+        if all.reaches(end) {
+            return self.answer(image, OfImage::certain(first, all.freshness));
+        }
+        let listing =
+            ListingFilter { buckets: candidates.buckets.clone(), ..ListingFilter::default() };
+        let mut own = self.pages(&listing, None);
+        if !listing.is_empty() && own.reaches(end) {
+            return self.answer(image, OfImage::certain(first, own.freshness));
+        }
+        if all.bottom.is_none() {
+            return missing_page(Fetch::first_page(ListingFilter::default()));
+        }
+        let lookup = self.snapshot.lookups.get(&image);
+        let Some(lookup) = lookup.filter(|lookup| self.is_fresh(Freshness::AsOf(lookup.at))) else {
+            let mut gap = Gap::default();
+            gap.look_up.push(image);
+            return Assessment::Missing(gap);
+        };
+        let freshness = all.freshness.and(Freshness::AsOf(lookup.at));
+        if lookup.tells_of_none(candidates) {
+            return self.answer(image, OfImage::certain(first, freshness));
+        }
+        let mut running = self.pages(&ListingFilter::in_progress(), None);
+        if !running.reaches(end) {
+            let page = self.page_below(ListingFilter::in_progress(), None, running.bottom);
+            return missing_page(page);
+        }
+        let bottom = if listing.is_empty() { all.bottom } else { own.bottom };
+        let uncertain = OfImage {
+            candidate: first,
+            freshness: freshness.and(running.freshness),
+            known_since: bottom.max(all.bottom).map(|bottom| self.time_of(bottom)),
+            further: Some(self.page_below(listing, None, bottom)),
+        };
+        self.answer(image, uncertain)
+    }
+
+    /// The answer, unless the state of the candidate is too old.
+    fn answer(self, image: ImageId, known: OfImage<'_>) -> Assessment {
+        match self.with_state(known) {
+            Ok(known) => Assessment::Fresh(self.reading_of(image, known)),
+            Err(lack) => {
+                let mut gap = Gap::default();
+                gap.add(image, lack, false);
+                Assessment::Missing(gap)
+            }
+        }
+    }
+}
+
+impl super::snapshot::Snapshot {
+    /// The first known task of an image that a filter could select, whatever its state.
+    fn first_candidate(&self, image: ImageId, filter: &TaskFilter) -> Option<&Arc<StoreImageTask>> {
+        self.tasks_of(image).filter(|task| filter.could_match(&task.key)).last()
+    }
+}
+
+fn missing_page(page: Fetch) -> Assessment {
+    Assessment::Missing(Gap::page(page))
+}
