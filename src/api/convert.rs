@@ -2,12 +2,12 @@
 
 use std::time::SystemTime;
 
-use super::{error::status_code, status_code::StatusCode, task_id::task_id};
+use super::{ApiError, StatusCode, error::GATEWAY_DOMAIN, task_id::task_id};
 use crate::{
     cache::{CacheRead, MissingImage, Outcome, StaleReason},
     domain::{Scope, StoreImageTask, TaskState},
     proto::{self, WatchStoreImageTaskResponse, store_image_task::State},
-    watch::{Degraded, TaskView},
+    watch::{Degraded, Kind, Message, Trouble, Waiting},
 };
 
 /// 1 KiB: the longest failure reason, so that the size of a page is bounded.
@@ -18,16 +18,25 @@ const ELLIPSIS: &str = "…";
 
 /// A message of a watch.
 #[must_use]
-pub fn watch_message(
-    kind: proto::watch_store_image_task_response::Kind,
-    scope: &Scope,
-    view: &TaskView,
-) -> WatchStoreImageTaskResponse {
+pub fn watch_message(scope: &Scope, message: &Message) -> WatchStoreImageTaskResponse {
+    let kind = match message.kind {
+        Kind::Update => proto::watch_store_image_task_response::Kind::Update,
+        Kind::Heartbeat => proto::watch_store_image_task_response::Kind::Heartbeat,
+    };
+    let view = message.task.as_ref();
     WatchStoreImageTaskResponse {
         kind: kind.into(),
-        task: Some(task(scope, &view.task, view.estimated_completion)),
-        as_of: Some(view.as_of.wall.into()),
-        degraded: view.degraded.as_ref().map(degraded),
+        task: view.map(|view| task(scope, &view.task, view.estimated_completion)),
+        as_of: view.map(|view| view.as_of.wall.into()),
+        degraded: message.degraded.as_ref().map(|trouble| degraded(trouble, scope)),
+        waiting: message.waiting.as_ref().map(waiting),
+    }
+}
+
+fn waiting(waiting: &Waiting) -> proto::Waiting {
+    proto::Waiting {
+        ec2_code: waiting.ec2_code.as_deref().unwrap_or_default().to_owned(),
+        latest_start_time: waiting.latest_start.map(Into::into),
     }
 }
 
@@ -63,23 +72,47 @@ pub(super) fn missing_image(missing: &MissingImage) -> proto::MissingImage {
 
 /// The trouble because of which an answer is older than it may be while EC2 can be asked. None if the
 /// answer is not older.
-pub(super) fn stale(read: &CacheRead) -> Option<proto::Degraded> {
+pub(super) fn stale(read: &CacheRead, scope: &Scope) -> Option<proto::Degraded> {
     let Outcome::StaleIfError(reason) = &read.outcome else { return None };
-    let (code, reason) = match reason {
-        StaleReason::Failed(error) => (status_code(error.kind), error.code.to_string()),
-        StaleReason::BudgetSpent => (StatusCode::Unavailable, "CALL_BUDGET_SPENT".to_owned()),
-        StaleReason::Slow => (StatusCode::Unavailable, "EC2_IS_SLOW".to_owned()),
-    };
-    let since = read.as_of().map(|call| call.wall.into());
-    Some(proto::Degraded { code: code.number(), reason, since })
+    let since = read.as_of().map(|call| call.wall);
+    Some(match reason {
+        StaleReason::Failed(error) => degraded_by(ApiError::upstream(error, scope), since),
+        StaleReason::BudgetSpent => unavailable(
+            "CALL_BUDGET_SPENT",
+            "the gateway's own call budget of the account and region is spent",
+            since,
+        ),
+        StaleReason::Slow => slow(since),
+    })
 }
 
-fn degraded(degraded: &Degraded) -> proto::Degraded {
-    proto::Degraded {
-        code: status_code(degraded.error.kind).number(),
-        reason: degraded.error.code.to_string(),
-        since: Some(degraded.since.into()),
+fn degraded(degraded: &Degraded, scope: &Scope) -> proto::Degraded {
+    let since = Some(degraded.since);
+    match &degraded.trouble {
+        Trouble::Failed(error) => degraded_by(ApiError::cache(error, scope), since),
+        Trouble::Unanswered => slow(since),
     }
+}
+
+fn slow(since: Option<SystemTime>) -> proto::Degraded {
+    unavailable("EC2_IS_SLOW", "EC2 has not answered the newest call for some seconds", since)
+}
+
+/// Trouble that no status stands for.
+fn unavailable(reason: &str, message: &str, since: Option<SystemTime>) -> proto::Degraded {
+    proto::Degraded {
+        code: StatusCode::Unavailable.number(),
+        reason: reason.to_owned(),
+        domain: GATEWAY_DOMAIN.to_owned(),
+        message: message.to_owned(),
+        since: since.map(Into::into),
+    }
+}
+
+fn degraded_by(error: ApiError, since: Option<SystemTime>) -> proto::Degraded {
+    let ApiError { code, reason, domain, message, .. } = error;
+    let since = since.map(Into::into);
+    proto::Degraded { code: code.number(), reason, domain: domain.to_owned(), message, since }
 }
 
 /// The failure reason, in at most [`MAX_REASON_BYTES`].

@@ -7,13 +7,12 @@ use super::{GatewayReason, StatusCode, Violations, remembered_refusal, retry_del
 use crate::{
     cache::CacheError,
     domain::{ErrorCode, ErrorKind, Scope, UpstreamError},
-    watch::{Ended, WatchError},
 };
 
 /// `ErrorInfo.domain` of an error that EC2 reported.
 const EC2_DOMAIN: &str = "ec2.amazonaws.com";
 /// `ErrorInfo.domain` of an error that the gateway itself reports.
-const GATEWAY_DOMAIN: &str = "amistore";
+pub(super) const GATEWAY_DOMAIN: &str = "amistore";
 
 /// A failed call, independent of the protocol. Each front end renders it in its own protocol.
 #[derive(Clone, Debug)]
@@ -114,27 +113,6 @@ impl ApiError {
             CacheError::RefresherLost => GatewayReason::RequestLost,
         };
         Self::gateway(reason, error.to_string())
-    }
-
-    /// A watch that could not begin.
-    #[must_use]
-    pub fn watch(error: &WatchError, scope: &Scope) -> Self {
-        match error {
-            WatchError::Cache(error) => Self::cache(error, scope),
-            WatchError::NoTask(..) => Self::gateway(GatewayReason::NoTask, error.to_string()),
-            WatchError::TooManyWatches => {
-                Self::gateway(GatewayReason::TooManyWatches, error.to_string())
-            }
-        }
-    }
-
-    /// A watch that ended before its task did.
-    #[must_use]
-    pub fn ended(ended: &Ended, scope: &Scope) -> Self {
-        match ended {
-            Ended::Refused(error) => Self::cache(error, scope),
-            Ended::Gone => Self::gateway(GatewayReason::TaskGone, "EC2 no longer lists this task"),
-        }
     }
 }
 

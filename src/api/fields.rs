@@ -6,11 +6,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::violations::Violations;
+use super::{ApiError, violations::Violations};
 use crate::{
-    domain::{NameError, TASK_LISTED_FOR, TaskStateKind},
+    domain::{NameError, TASK_LISTED_FOR, TaskStateKind, wall_clock},
     proto::store_image_task::State,
 };
+
+/// Time by which `started_after` may lie in the gateway's future, for the sake of its clock.
+const CLOCK_TOLERANCE: Duration = Duration::from_mins(15);
 
 /// Nanoseconds in a second: `google.protobuf.Duration.nanos` must be less.
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
@@ -74,6 +77,28 @@ pub(super) fn time(
         ),
     );
     None
+}
+
+/// Refuses a `started_after` in the future. `newest` is the latest start time that EC2 has shown of the
+/// scope: EC2's clock may be ahead of the gateway's.
+pub(super) fn check_started_after(
+    started_after: Option<SystemTime>,
+    newest: Option<SystemTime>,
+) -> Result<(), ApiError> {
+    let Some(started_after) = started_after else { return Ok(()) };
+    let ahead = started_after.duration_since(wall_clock()).unwrap_or_default();
+    if ahead <= CLOCK_TOLERANCE || newest.is_some_and(|newest| started_after <= newest) {
+        return Ok(());
+    }
+    let mut violations = Violations::default();
+    let minutes = ahead.as_secs() / 60;
+    violations.add(
+        "started_after",
+        format_args!(
+            "must be the start time of a task, or at most 15 minutes in the future, got {minutes} minutes in the future"
+        ),
+    );
+    Err(ApiError::invalid(violations))
 }
 
 /// Parses states from their enum numbers.

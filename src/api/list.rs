@@ -25,9 +25,6 @@ const DEFAULT_PAGE_SIZE: usize = 100;
 const LARGEST_PAGE_SIZE: usize = 1_000;
 /// Time after the request for the first page during which `max_staleness` counts from that request.
 const LONGEST_WALK: Duration = Duration::from_hours(1);
-/// Time by which `started_after` may lie in the gateway's future, for the sake of its clock.
-const CLOCK_TOLERANCE: Duration = Duration::from_mins(15);
-
 /// A valid request for one page of tasks.
 #[derive(Debug)]
 pub struct ListQuery {
@@ -90,25 +87,12 @@ impl ListQuery {
     }
 
     /// Refuses a `started_after` in the future. `newest` is the latest start time that EC2 has shown of
-    /// the scope: EC2's clock may be ahead of the gateway's.
+    /// the scope.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` if it is more than 15 minutes ahead, and later than `newest`.
     pub fn check_started_after(&self, newest: Option<SystemTime>) -> Result<(), ApiError> {
-        let Some(started_after) = self.filter.started_after else { return Ok(()) };
-        let ahead = started_after.duration_since(wall_clock()).unwrap_or_default();
-        if ahead <= CLOCK_TOLERANCE || newest.is_some_and(|newest| started_after <= newest) {
-            return Ok(());
-        }
-        let mut violations = Violations::default();
-        let minutes = ahead.as_secs() / 60;
-        violations.add(
-            "started_after",
-            format_args!(
-                "must be the start time of a task, or at most 15 minutes in the future, got {minutes} minutes in the future"
-            ),
-        );
-        Err(ApiError::invalid(violations))
+        fields::check_started_after(self.filter.started_after, newest)
     }
 
     /// The query that the cache must answer.
@@ -151,7 +135,7 @@ impl ListQuery {
             next_page_token,
             as_of: read.as_of().map(|call| call.wall.into()),
             missing_images,
-            degraded: convert::stale(read),
+            degraded: convert::stale(read, &self.scope),
             dry_run_permitted: false,
         }
     }

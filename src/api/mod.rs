@@ -7,6 +7,7 @@
 
 mod cache_status;
 mod convert;
+mod ended;
 mod error;
 mod error_docs;
 mod fields;

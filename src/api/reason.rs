@@ -28,7 +28,7 @@ pub enum GatewayReason {
     UnknownMethod,
     /// Health or reflection does not know the name that it was asked for.
     UnknownName,
-    /// The image has no task to watch.
+    /// No task to watch has appeared in time.
     NoTask,
     /// EC2 no longer lists the watched task.
     TaskGone,
@@ -119,7 +119,7 @@ impl GatewayReason {
             ),
             Self::NoTask => ReasonSpec::last(
                 Code::NotFound,
-                "Watch: the image has no such task, and `wait_for_task` is false",
+                "Watch: no such task has appeared within `wait_for_task`; `metadata` has what was waited for, and `ec2Code`, `latestStartTime` and `knownSince` as far as they apply",
             ),
             Self::TaskGone => ReasonSpec::last(
                 Code::NotFound,

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::{
+    assess_candidate::Means,
     coverage::{Position, Stretch},
     fetch::Fetch,
     freshness::Freshness,
@@ -90,13 +91,14 @@ impl View<'_> {
                 let kept = TaskFilter { states: states.clone(), ..TaskFilter::default() };
                 self.images(images, &candidates, &kept)
             }
-            Query::Candidate { image, bucket, started_after, reads_further } => {
+            Query::Candidate { image, bucket, started_after, reads_further, looks_up } => {
                 let candidates = TaskFilter {
                     buckets: bucket.iter().cloned().collect(),
                     started_after: *started_after,
                     ..TaskFilter::default()
                 };
-                self.candidate(*image, &candidates, *reads_further)
+                let by = Means { reads_further: *reads_further, looks_up: *looks_up };
+                self.candidate(*image, &candidates, by)
             }
             Query::Task(key) => self.task(key),
         }

@@ -9,26 +9,39 @@ use super::{
     fetch::Fetch,
     freshness::Freshness,
     reading::{Assessment, Gap},
+    snapshot::{Lookup, Snapshot},
     view::View,
 };
 use crate::domain::{ImageId, ListingFilter, StoreImageTask, TaskFilter};
 
-impl View<'_> {
-    /// The candidate of an image. `reads_further` says that the listing may be read for it.
+/// The calls that may be made, or must have been made, for a candidate.
+#[derive(Clone, Copy)]
+pub(super) struct Means {
+    /// The listing may be read for it.
+    pub(super) reads_further: bool,
+    /// If there is none, a look-up tells so, too.
+    pub(super) looks_up: bool,
+}
+
+impl<'a> View<'a> {
+    /// The candidate of an image.
     pub(super) fn candidate(
         self,
         image: ImageId,
         candidates: &TaskFilter,
-        reads_further: bool,
+        by: Means,
     ) -> Assessment {
         let mut assessment = match candidates.started_after {
             Some(started_after) => self.first(image, candidates, Position::at(started_after)),
             None => self.images(&[image], candidates, &TaskFilter::default()),
         };
-        if let Assessment::Fresh(reading) = &mut assessment
-            && !reads_further
-        {
-            reading.further = None;
+        if let Assessment::Fresh(reading) = &mut assessment {
+            if by.looks_up && reading.tasks.is_empty() && self.look_up(image).is_none() {
+                return missing_look_up(image);
+            }
+            if !by.reads_further {
+                reading.further = None;
+            }
         }
         assessment
     }
@@ -51,12 +64,7 @@ impl View<'_> {
         if all.bottom.is_none() {
             return missing_page(Fetch::first_page(ListingFilter::default()));
         }
-        let lookup = self.snapshot.lookups.get(&image);
-        let Some(lookup) = lookup.filter(|lookup| self.is_fresh(Freshness::AsOf(lookup.at))) else {
-            let mut gap = Gap::default();
-            gap.look_up.push(image);
-            return Assessment::Missing(gap);
-        };
+        let Some(lookup) = self.look_up(image) else { return missing_look_up(image) };
         let freshness = all.freshness.and(Freshness::AsOf(lookup.at));
         if lookup.tells_of_none(candidates) {
             return self.answer(image, OfImage::certain(first, freshness));
@@ -76,6 +84,12 @@ impl View<'_> {
         self.answer(image, uncertain)
     }
 
+    /// The look-up of an image, if it is new enough.
+    fn look_up(self, image: ImageId) -> Option<&'a Lookup> {
+        let lookup = self.snapshot.lookups.get(&image)?;
+        if self.is_fresh(Freshness::AsOf(lookup.at)) { Some(lookup) } else { None }
+    }
+
     /// The answer, unless the state of the candidate is too old.
     fn answer(self, image: ImageId, known: OfImage<'_>) -> Assessment {
         match self.with_state(known) {
@@ -89,11 +103,17 @@ impl View<'_> {
     }
 }
 
-impl super::snapshot::Snapshot {
+impl Snapshot {
     /// The first known task of an image that a filter could select, whatever its state.
     fn first_candidate(&self, image: ImageId, filter: &TaskFilter) -> Option<&Arc<StoreImageTask>> {
         self.tasks_of(image).filter(|task| filter.could_match(&task.key)).last()
     }
+}
+
+fn missing_look_up(image: ImageId) -> Assessment {
+    let mut gap = Gap::default();
+    gap.look_up.push(image);
+    Assessment::Missing(gap)
 }
 
 fn missing_page(page: Fetch) -> Assessment {

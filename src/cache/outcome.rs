@@ -161,3 +161,14 @@ pub enum CacheError {
     #[error("the request was lost inside the gateway; try again")]
     RefresherLost,
 }
+
+impl CacheError {
+    /// The failed call, if a call has failed.
+    #[must_use]
+    pub fn upstream(&self) -> Option<&UpstreamError> {
+        match self {
+            Self::Upstream(error) | Self::Remembered { error, .. } => Some(error),
+            Self::TooManyWaiting | Self::TooManyTasks | Self::RefresherLost => None,
+        }
+    }
+}

@@ -41,6 +41,8 @@ pub enum Query {
         started_after: Option<SystemTime>,
         /// The listing may be read further, as for a List.
         reads_further: bool,
+        /// If there is no candidate, a look-up must tell so, too: it shows whether EC2 refuses the image.
+        looks_up: bool,
     },
     /// One task.
     Task(TaskKey),

@@ -24,6 +24,12 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// Whether a page may still be read for it.
+    #[must_use]
+    pub fn reads_further(&self) -> bool {
+        self.further.is_some()
+    }
+
     /// Nothing is known.
     pub(super) fn missing() -> Self {
         Self { freshness: Freshness::Missing, ..Self::default() }

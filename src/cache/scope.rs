@@ -108,6 +108,12 @@ impl ScopeCache {
         self.shared.snapshot()
     }
 
+    /// How old an answer may be if its request does not say.
+    #[must_use]
+    pub fn ttl(&self) -> Duration {
+        self.shared.settings.ttl
+    }
+
     /// How old a state may be that is told at once: as old as a List may be that tolerates no more than
     /// the gateway is configured to.
     #[must_use]

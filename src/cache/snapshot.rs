@@ -162,6 +162,12 @@ impl Snapshot {
         }
     }
 
+    /// The start of the newest look-up of an image, if it is remembered.
+    #[must_use]
+    pub fn looked_up_at(&self, image: &ImageId) -> Option<Instant> {
+        Some(self.lookups.get(image)?.at.instant)
+    }
+
     /// Whether a task is so old that EC2 lists it no longer. False before the first answer.
     #[must_use]
     pub fn is_too_old(&self, key: &TaskKey, now: Instant) -> bool {

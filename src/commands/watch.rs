@@ -108,8 +108,8 @@ impl Watch {
             region: self.scope.region.clone(),
             image_id: image.to_owned(),
             bucket: self.bucket.clone(),
-            wait_for_task: self.wait,
-            heartbeat_interval: None,
+            wait_for_task: self.wait.then_some(prost_types::Duration { seconds: 600, nanos: 0 }),
+            ..WatchStoreImageTaskRequest::default()
         }
     }
 }
@@ -190,7 +190,9 @@ async fn watch_once(
     while let Some(message) = messages.message().await? {
         *retries = 0;
         display.message(&message);
-        last = message.task;
+        if message.task.is_some() {
+            last = message.task;
+        }
     }
     match last {
         Some(task) if task.done => Ok(task),

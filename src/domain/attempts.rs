@@ -18,6 +18,8 @@ pub struct AttemptState {
     pub unanswered_since: Option<Instant>,
     /// The newest failure since EC2 last answered.
     pub failure: Option<AttemptFailure>,
+    /// The time at which EC2 last answered.
+    pub answered_at: Option<Instant>,
 }
 
 /// A failed attempt.
@@ -55,7 +57,10 @@ impl Attempts {
         self.0.send_modify(|state| {
             state.unanswered_since = None;
             match end {
-                AttemptEnd::Answered => state.failure = None,
+                AttemptEnd::Answered => {
+                    state.failure = None;
+                    state.answered_at = Some(Instant::now());
+                }
                 AttemptEnd::Failed(error) => {
                     let error = error.clone();
                     state.failure = Some(AttemptFailure { at: Instant::now(), error });

@@ -87,8 +87,6 @@ impl StoreImageTaskService for Service {
         request: Request<WatchStoreImageTaskRequest>,
     ) -> Result<Response<WatchStream>, Status> {
         let deadline = request.extensions().get::<Deadline>().copied();
-        let begin = self.watch.begin(request.into_inner(), deadline);
-        let stream = deadline::within(self.settings.request_timeout, begin).await?;
-        Ok(Response::new(stream))
+        Ok(Response::new(self.watch.begin(request.into_inner(), deadline).await?))
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Settings of the gRPC service.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Time limit of a List, or of the beginning of a Watch, unless the client's deadline is
+    /// Time limit of a List, unless the client's deadline is
     /// earlier.
     pub request_timeout: Duration,
     /// Maximum total size of the cached responses, in bytes.

@@ -1,9 +1,9 @@
 //! The handler of `WatchStoreImageTask`, and the stream of its messages.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc};
 
-use futures_util::{Stream, stream};
-use tokio::time::{Instant, sleep_until};
+use futures_util::{Stream, StreamExt as _, stream};
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -14,16 +14,14 @@ use super::{
 use crate::{
     api::{ApiError, ScopePolicy, WatchCall, watch_message},
     domain::Scope,
-    proto::{
-        WatchStoreImageTaskRequest, WatchStoreImageTaskResponse,
-        watch_store_image_task_response::Kind,
-    },
-    watch::{State, Watch, Watches},
+    proto::{WatchStoreImageTaskRequest, WatchStoreImageTaskResponse},
+    watch::{Watch, Watches},
 };
 
+type WatchResult = Result<WatchStoreImageTaskResponse, Status>;
+
 /// The messages of one watch.
-pub(super) type WatchStream =
-    Pin<Box<dyn Stream<Item = Result<WatchStoreImageTaskResponse, Status>> + Send>>;
+pub(super) type WatchStream = Pin<Box<dyn Stream<Item = WatchResult> + Send>>;
 
 /// Begins watches for callers.
 pub(super) struct WatchHandler {
@@ -41,31 +39,33 @@ impl WatchHandler {
         Self { watches, policy, draining }
     }
 
-    /// Begins a watch. Returns when the first state of the task is known, or the wait for a task
-    /// begins.
+    /// Begins a watch. Returns with its first message, so that the headers of the response go out no
+    /// earlier: gRPC libraries retry a call that is refused before.
     pub(super) async fn begin(
         &self,
         request: WatchStoreImageTaskRequest,
         deadline: Option<Deadline>,
     ) -> Result<WatchStream, Status> {
-        let WatchCall { query, heartbeat } =
-            WatchCall::parse(&request, &self.policy).map_err(status)?;
-        let scope = query.scope.clone();
-        let watch = tokio::select! {
-            watch = self.watches.watch(query) => watch,
-            () = self.draining.cancelled() => return Err(shutting_down()),
+        let mut messages = self.open(&request, deadline).map_err(status)?;
+        let first = match messages.next().await {
+            Some(first) => first?,
+            None => return Ok(Box::pin(stream::empty())),
         };
-        let watch = watch.map_err(|error| status(ApiError::watch(&error, &scope)))?;
-        let messages = Messages {
-            watch,
-            scope,
-            heartbeat,
-            last_sent: Instant::now(),
-            deadline,
-            draining: self.draining.clone(),
-            ended: false,
-        };
-        Ok(messages.into_stream())
+        let first = stream::once(async { Ok(first) });
+        Ok(Box::pin(first.chain(messages.into_stream())))
+    }
+
+    fn open(
+        &self,
+        request: &WatchStoreImageTaskRequest,
+        deadline: Option<Deadline>,
+    ) -> Result<Messages, ApiError> {
+        let call = WatchCall::parse(request, &self.policy)?;
+        let scope = call.query.scope.clone();
+        call.check_started_after(self.watches.newest_start(&scope))?;
+        let watch = self.watches.watch(call.query).map_err(ApiError::too_many_watches)?;
+        let draining = self.draining.clone();
+        Ok(Messages { watch, scope, deadline, draining, ended: false })
     }
 }
 
@@ -73,69 +73,44 @@ impl WatchHandler {
 struct Messages {
     watch: Watch,
     scope: Scope,
-    heartbeat: Duration,
-    /// Time at which the last message was sent.
-    last_sent: Instant,
     deadline: Option<Deadline>,
     draining: CancellationToken,
     /// Set once a status was sent. No message may follow it.
     ended: bool,
 }
 
-/// The next event of a stream.
-enum Event {
-    State(Option<State>),
-    Draining,
-    DeadlineExceeded,
-    HeartbeatDue,
-}
-
 impl Messages {
-    fn into_stream(self) -> WatchStream {
-        Box::pin(stream::unfold(self, async |mut messages| {
+    fn into_stream(self) -> impl Stream<Item = WatchResult> + Send {
+        stream::unfold(self, async |mut messages| {
             let message = messages.next().await?;
             Some((message, messages))
-        }))
+        })
     }
 
-    async fn next(&mut self) -> Option<Result<WatchStoreImageTaskResponse, Status>> {
+    async fn next(&mut self) -> Option<WatchResult> {
         if self.ended {
             return None;
         }
-        loop {
-            match self.next_event().await {
-                Event::State(None) => return None,
-                Event::State(Some(State::Known(view))) => {
-                    self.last_sent = Instant::now();
-                    return Some(Ok(watch_message(Kind::Update, &self.scope, &view)));
-                }
-                Event::State(Some(State::Ended(ended))) => {
-                    return self.end(status(ApiError::ended(&ended, &self.scope)));
-                }
-                Event::State(Some(State::Pending)) => {}
-                Event::Draining => return self.end(shutting_down()),
-                Event::DeadlineExceeded => return self.end(deadline::exceeded()),
-                Event::HeartbeatDue => {
-                    self.last_sent = Instant::now();
-                    if let Some(view) = self.watch.current() {
-                        return Some(Ok(watch_message(Kind::Heartbeat, &self.scope, &view)));
-                    }
-                }
+        let deadline = self.deadline;
+        let exceeded = async {
+            match deadline {
+                Some(Deadline(end)) => sleep_until(end).await,
+                None => std::future::pending().await,
             }
-        }
-    }
-
-    async fn next_event(&mut self) -> Event {
-        let heartbeat_due = self.last_sent + self.heartbeat;
-        let Deadline(deadline) = self.deadline.unwrap_or(Deadline(heartbeat_due));
-        tokio::select! {
-            // States come first, so that a terminal state is sent even if the stream ends at that
+        };
+        let next = tokio::select! {
+            // Messages come first, so that a terminal state is sent even if the stream ends at that
             // moment.
             biased;
-            state = self.watch.next() => Event::State(state),
-            () = self.draining.cancelled() => Event::Draining,
-            () = sleep_until(deadline), if self.deadline.is_some() => Event::DeadlineExceeded,
-            () = sleep_until(heartbeat_due) => Event::HeartbeatDue,
+            next = self.watch.next() => next?,
+            () = self.draining.cancelled() => {
+                return self.end(status(ApiError::shutting_down()));
+            }
+            () = exceeded => return self.end(deadline::exceeded()),
+        };
+        match next {
+            Ok(message) => Some(Ok(watch_message(&self.scope, &message))),
+            Err(ended) => self.end(status(ApiError::ended(&ended, &self.scope))),
         }
     }
 
@@ -143,8 +118,4 @@ impl Messages {
         self.ended = true;
         Some(Err(status))
     }
-}
-
-fn shutting_down() -> Status {
-    status(ApiError::shutting_down())
 }

@@ -1,15 +1,9 @@
 //! The poller of one scope: refreshes its topics when they are due, and publishes each new
 //! snapshot to them.
 
-use std::{
-    ops::ControlFlow,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::{
-    FutureExt as _,
-    future::{BoxFuture, join_all},
-};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep_until},
@@ -18,17 +12,19 @@ use tokio::{
 use super::{
     interval::Bounds,
     target::Target,
-    topic::Subscriber,
+    topic::{Refresh, Subscriber, Wanted},
     topics::{Refreshed, Topics},
-    view::State,
 };
-use crate::cache::{ScopeCache, Snapshot};
+use crate::{
+    cache::{ScopeCache, Snapshot},
+    domain::AttemptState,
+};
 
 /// The poller of one scope. Its task runs only while there are subscribers.
 pub(super) struct Poller {
     cache: Arc<ScopeCache>,
     shared: Mutex<Shared>,
-    /// Notified when a subscriber has joined or left.
+    /// Notified when a subscriber has joined or left, or wants news.
     subscribers_changed: Arc<Notify>,
 }
 
@@ -45,17 +41,23 @@ impl Poller {
         Arc::new(Self { cache, shared: Mutex::new(shared), subscribers_changed: Arc::default() })
     }
 
-    /// Subscribes to the topic of a target, and starts the task if it does not run. `first` is the
-    /// state that a new topic begins with.
-    pub(super) fn subscribe(self: &Arc<Self>, target: Target, first: State) -> Subscriber {
-        let awaits_task = matches!(target, Target::NextTask { .. });
-        let kept = match &target {
+    /// Subscribes to the topic of a target, and starts the task if it does not run. With `wanted` the
+    /// subscriber wants an answer.
+    pub(super) fn subscribe(
+        self: &Arc<Self>,
+        target: &Target,
+        wanted: Option<Wanted>,
+    ) -> Subscriber {
+        let keep = || match target {
             Target::Task(key) => Some(self.cache.keep(key)),
-            Target::NextTask { .. } => None,
+            Target::Candidate(_) => None,
         };
         let mut shared = self.shared();
-        let topic = shared.topics.get_or_create(target, first, kept);
-        let subscriber = topic.subscribe(awaits_task, self.subscribers_changed.clone());
+        let topic = shared.topics.get_or_create(target, keep);
+        if let Some(wanted) = wanted {
+            topic.want(wanted);
+        }
+        let subscriber = topic.subscribe(self.subscribers_changed.clone());
         if !shared.running {
             shared.running = true;
             tokio::spawn(self.clone().run());
@@ -64,24 +66,30 @@ impl Poller {
         subscriber
     }
 
+    /// A subscriber wants an answer.
+    pub(super) fn want(&self, target: &Target, wanted: Wanted) {
+        if let Some(topic) = self.shared().topics.get(target) {
+            topic.want(wanted);
+        }
+        self.subscribers_changed.notify_one();
+    }
+
+    /// Brings the topic of a target up to date at once, for a subscriber whose time has come.
+    pub(super) fn refresh_state(&self, target: &Target) {
+        let snapshot = self.cache.snapshot();
+        let attempts = self.cache.attempts().borrow().clone();
+        self.shared().topics.update_one(target, &snapshot, &attempts);
+    }
+
     async fn run(self: Arc<Self>) {
         let _clear = ClearOnPanic(&self);
         let mut task = PollTask {
             poller: &self,
             snapshots: self.cache.subscribe(),
-            phase: Phase::Waiting,
-            last_round: None,
+            attempts: self.cache.attempts(),
+            refreshes: FuturesUnordered::new(),
         };
-        while task.step().await.is_continue() {}
-    }
-
-    /// Publishes a snapshot to the topics. Returns false if no topic is left. The task then ends,
-    /// and the next subscriber starts a new one.
-    fn update(&self, snapshot: &Snapshot) -> bool {
-        let mut shared = self.shared();
-        shared.topics.update(snapshot);
-        shared.running = !shared.topics.is_empty();
-        shared.running
+        while task.step().await {}
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -93,73 +101,61 @@ impl Poller {
 struct PollTask<'a> {
     poller: &'a Poller,
     snapshots: watch::Receiver<Arc<Snapshot>>,
-    phase: Phase,
-    /// Time at which the last round of refreshes began.
-    last_round: Option<Instant>,
-}
-
-/// The phase of a poller's task. The task waits until a topic is due, then refreshes, then waits
-/// again.
-enum Phase {
-    Waiting,
-    Refreshing(BoxFuture<'static, Vec<Refreshed>>),
+    attempts: watch::Receiver<AttemptState>,
+    /// A refresh that was cancelled has no result.
+    refreshes: FuturesUnordered<BoxFuture<'static, Option<Refreshed>>>,
 }
 
 impl PollTask<'_> {
-    /// Publishes the newest snapshot and waits for the next event. Breaks if there are no
-    /// subscribers. This check comes first, so that no round begins without a subscriber.
-    async fn step(&mut self) -> ControlFlow<()> {
-        let snapshot = self.snapshots.borrow_and_update().clone();
-        if !self.poller.update(&snapshot) {
-            return ControlFlow::Break(());
-        }
-        match &mut self.phase {
-            Phase::Waiting => {
-                let due = self.poller.shared().topics.next_due(&snapshot, self.last_round);
-                if due <= Instant::now() {
-                    self.begin_round(&snapshot);
-                    return ControlFlow::Continue(());
-                }
-                tokio::select! {
-                    () = news(self.poller, &mut self.snapshots) => {}
-                    () = sleep_until(due) => {}
-                }
-            }
-            Phase::Refreshing(round) => tokio::select! {
-                biased;
-                results = round => {
-                    self.poller.shared().topics.settle(results);
-                    self.phase = Phase::Waiting;
-                }
-                () = news(self.poller, &mut self.snapshots) => {}
-            },
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn begin_round(&mut self, snapshot: &Snapshot) {
+    /// Publishes the newest snapshot, begins the refreshes that are due, and waits for the next event.
+    /// Returns false if no topic is left: the task then ends, and the next subscriber starts a new one.
+    async fn step(&mut self) -> bool {
         let now = Instant::now();
-        let mut refreshes = Vec::new();
-        for target in self.poller.shared().topics.to_refresh(snapshot, now) {
-            refreshes.push(refresh(self.poller.cache.clone(), target, now));
+        let snapshot = self.snapshots.borrow_and_update().clone();
+        let attempts = self.attempts.borrow_and_update().clone();
+        let (round, next_event) = {
+            let mut shared = self.poller.shared();
+            shared.topics.update(&snapshot, &attempts, now);
+            shared.running = !shared.topics.is_empty();
+            if !shared.running {
+                return false;
+            }
+            let round = shared.topics.begin_round(&snapshot, now);
+            (round, shared.topics.next_event(&snapshot, &attempts, now))
+        };
+        for refresh in round {
+            self.refreshes.push(run(self.poller.cache.clone(), refresh).boxed());
         }
-        self.last_round = Some(now);
-        self.phase = Phase::Refreshing(join_all(refreshes).boxed());
+        tokio::select! {
+            biased;
+            Some(refreshed) = self.refreshes.next() => self.settle(refreshed),
+            () = self.poller.subscribers_changed.notified() => {}
+            // The senders outlive the task, since the poller holds the cache.
+            Ok(()) = self.snapshots.changed() => {}
+            Ok(()) = self.attempts.changed() => {}
+            () = sleep_until(next_event) => {}
+        }
+        true
+    }
+
+    /// Takes the result of a refresh, and those of all others that have ended.
+    fn settle(&mut self, first: Option<Refreshed>) {
+        let attempts = self.attempts.borrow().clone();
+        let mut shared = self.poller.shared();
+        let mut ended = Some(first);
+        while let Some(refreshed) = ended {
+            if let Some(refreshed) = refreshed {
+                shared.topics.settle(refreshed, &attempts);
+            }
+            ended = self.refreshes.next().now_or_never().flatten();
+        }
     }
 }
 
-/// Waits until a subscriber has joined or left, or the cache has a new snapshot.
-async fn news(poller: &Poller, snapshots: &mut watch::Receiver<Arc<Snapshot>>) {
-    tokio::select! {
-        () = poller.subscribers_changed.notified() => {}
-        // The sender outlives the task, since the poller holds the cache.
-        Ok(()) = snapshots.changed() => {}
-    }
-}
-
-async fn refresh(cache: Arc<ScopeCache>, target: Target, not_before: Instant) -> Refreshed {
-    let result = cache.refresh(target.query(), not_before).await;
-    Refreshed { target, result }
+async fn run(cache: Arc<ScopeCache>, refresh: Refresh) -> Option<Refreshed> {
+    let Refresh { target, query, not_before, cancelled } = refresh;
+    let result = cancelled.run_until_cancelled(cache.refresh(query, not_before)).await?;
+    Some(Refreshed { target, not_before, result })
 }
 
 /// Drops all topics if the task panics, so that their streams end and the next subscriber starts

@@ -1,4 +1,4 @@
-//! The topics of one scope: when they are due, and how a round of refreshes changes them.
+//! The topics of one scope: when they are due, and how refreshes change them.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,12 +7,11 @@ use tokio::time::Instant;
 use super::{
     interval::Bounds,
     target::Target,
-    topic::Topic,
-    view::{Ended, State},
+    topic::{Refresh, Topic},
 };
 use crate::{
-    cache::{CacheError, Freshness, KeptTask, Snapshot},
-    domain::wall_clock,
+    cache::{CacheError, KeptTask, Snapshot},
+    domain::AttemptState,
 };
 
 /// The topics of one scope that have subscribers.
@@ -21,11 +20,16 @@ pub(super) struct Topics {
     by_target: HashMap<Target, Topic>,
 }
 
-/// The result of refreshing one target.
+/// The result of a refresh.
 pub(super) struct Refreshed {
     pub(super) target: Target,
+    /// The time at which its calls had to start, or later.
+    pub(super) not_before: Instant,
     pub(super) result: Result<(), CacheError>,
 }
+
+/// 1 day: the longest sleep of a poller without another event.
+const LONGEST_SLEEP: Duration = Duration::from_hours(24);
 
 impl Topics {
     pub(super) fn new(bounds: Bounds) -> Self {
@@ -36,15 +40,18 @@ impl Topics {
         self.by_target.is_empty()
     }
 
-    /// The topic of a target. A new topic begins with the state `first`, and keeps the task in the
-    /// cache while it lives.
+    /// The topic of a target. A new topic keeps the task in the cache while it lives.
     pub(super) fn get_or_create(
         &mut self,
-        target: Target,
-        first: State,
-        kept: Option<KeptTask>,
-    ) -> &Topic {
-        self.by_target.entry(target).or_insert_with(|| Topic::new(first, kept))
+        target: &Target,
+        kept: impl FnOnce() -> Option<KeptTask>,
+    ) -> &mut Topic {
+        self.by_target.entry(target.clone()).or_insert_with(|| Topic::new(target.clone(), kept()))
+    }
+
+    /// The topic of a target.
+    pub(super) fn get(&mut self, target: &Target) -> Option<&mut Topic> {
+        self.by_target.get_mut(target)
     }
 
     /// Drops all topics, which ends the streams of their subscribers.
@@ -54,86 +61,76 @@ impl Topics {
 
     /// Publishes a snapshot to every topic, then drops the topics that have reached their last
     /// state or have no subscribers.
-    pub(super) fn update(&mut self, snapshot: &Snapshot) {
-        self.by_target.retain(|target, topic| {
+    pub(super) fn update(&mut self, snapshot: &Snapshot, attempts: &AttemptState, now: Instant) {
+        let bounds = &self.bounds;
+        self.by_target.retain(|_, topic| {
             if !topic.has_subscribers() {
                 return false;
             }
-            topic.update(target, snapshot);
+            topic.update(snapshot, attempts, bounds, now);
             !topic.is_final()
         });
     }
 
-    /// Time at which the first topic is due: one interval after its newest data, and at least one
-    /// interval after the last round, since that round may have failed.
-    pub(super) fn next_due(&self, snapshot: &Snapshot, last_round: Option<Instant>) -> Instant {
-        let now = Instant::now();
-        let mut next_due = None;
-        for (target, topic) in &self.by_target {
-            let due = match known_at(target, topic, snapshot).max(last_round) {
-                Some(known) => known + self.interval(target, snapshot),
-                None => now,
-            };
-            if next_due.is_none_or(|next| due < next) {
-                next_due = Some(due);
+    /// Publishes a snapshot to one topic.
+    pub(super) fn update_one(
+        &mut self,
+        target: &Target,
+        snapshot: &Snapshot,
+        attempts: &AttemptState,
+    ) {
+        if let Some(topic) = self.by_target.get_mut(target) {
+            topic.update(snapshot, attempts, &self.bounds, Instant::now());
+        }
+    }
+
+    /// Begins a round of refreshes, if one is due. It takes along the topics that are due soon, so that
+    /// the topics of a scope fall due together and share calls.
+    pub(super) fn begin_round(&mut self, snapshot: &Snapshot, now: Instant) -> Vec<Refresh> {
+        let mut round = Vec::new();
+        if self.next_due(snapshot, now).is_none_or(|due| due > now) {
+            return round;
+        }
+        for topic in self.by_target.values_mut() {
+            if topic.joins_round(snapshot, &self.bounds, now) {
+                round.push(topic.begin_refresh(snapshot, &self.bounds, now));
             }
         }
-        next_due.unwrap_or(now)
+        round
     }
 
-    /// The targets whose data is older than half of their interval. A round refreshes them with
-    /// those that are due, so that the topics of a scope fall due together and share calls.
-    pub(super) fn to_refresh(&self, snapshot: &Snapshot, now: Instant) -> Vec<Target> {
-        let mut targets = Vec::new();
-        for (target, topic) in &self.by_target {
-            let half = self.interval(target, snapshot) / 2;
-            if known_at(target, topic, snapshot).is_none_or(|known| known + half <= now) {
-                targets.push(target.clone());
+    /// The time of the next refresh, or of the next look at the trouble with EC2.
+    pub(super) fn next_event(
+        &self,
+        snapshot: &Snapshot,
+        attempts: &AttemptState,
+        now: Instant,
+    ) -> Instant {
+        let mut next = self.next_due(snapshot, now).unwrap_or(now + LONGEST_SLEEP);
+        for topic in self.by_target.values() {
+            if let Some(check) = topic.next_check(attempts, now) {
+                next = next.min(check);
             }
         }
-        targets
+        next
     }
 
-    /// Passes the results of a round to the topics.
-    pub(super) fn settle(&self, round: Vec<Refreshed>) {
-        for Refreshed { target, result } in round {
-            if let Some(topic) = self.by_target.get(&target) {
-                settle(topic, result);
+    fn next_due(&self, snapshot: &Snapshot, now: Instant) -> Option<Instant> {
+        let mut next = None;
+        for topic in self.by_target.values().filter(|topic| !topic.is_refreshing()) {
+            let due = topic.due(snapshot, &self.bounds, now);
+            if next.is_none_or(|next| due < next) {
+                next = Some(due);
             }
         }
+        next
     }
 
-    fn interval(&self, target: &Target, snapshot: &Snapshot) -> Duration {
-        let rate = match target.find(snapshot) {
-            Some(task) => snapshot.progress_rate(task),
-            None => None,
-        };
-        self.bounds.interval(rate)
-    }
-}
-
-/// Passes the result of a refresh to its topic. A transient error degrades the topic, and any other
-/// error of EC2 ends it.
-fn settle(topic: &Topic, result: Result<(), CacheError>) {
-    match result {
-        Ok(()) => topic.clear_degraded(),
-        Err(CacheError::Upstream(error)) if error.kind.is_transient() => {
-            topic.degrade(error, wall_clock());
+    /// Passes the result of a refresh to its topic.
+    pub(super) fn settle(&mut self, refreshed: Refreshed, attempts: &AttemptState) {
+        let Refreshed { target, not_before, result } = refreshed;
+        if let Some(topic) = self.by_target.get_mut(&target) {
+            topic.settle(not_before, result, attempts);
         }
-        Err(refused @ (CacheError::Upstream(_) | CacheError::Remembered { .. })) => {
-            topic.end(Ended::Refused(refused));
-        }
-        // The gateway, not EC2, refused or lost the refresh. The next round tries again.
-        Err(CacheError::TooManyWaiting | CacheError::TooManyTasks | CacheError::RefresherLost) => {}
     }
-}
-
-/// Start of the newest call that shows the target. An immutable answer carries no call time, so the
-/// topic's is taken.
-fn known_at(target: &Target, topic: &Topic, snapshot: &Snapshot) -> Option<Instant> {
-    let call = match snapshot.freshness(&target.query()) {
-        Freshness::AsOf(call) => call,
-        Freshness::Missing | Freshness::Immutable => topic.as_of()?,
-    };
-    Some(call.instant)
 }

@@ -1,52 +1,36 @@
-//! The state of a watched task, as its subscribers see it.
+//! What a watch tells: its messages, and its end.
 
 use std::{sync::Arc, time::SystemTime};
 
+use super::{
+    target::{Candidate, Target},
+    trouble::Degraded,
+};
 use crate::{
-    cache::{CacheError, Snapshot},
-    domain::{CallTime, StoreImageTask, UpstreamError},
+    cache::{CacheError, MissingImage, Snapshot},
+    domain::{CallTime, StoreImageTask, TaskKey},
 };
 
-/// The state of a watch.
-#[derive(Clone, Debug)]
-pub enum State {
-    /// The image has no task yet.
-    Pending,
-    /// The task as last known.
-    Known(TaskView),
-    /// The watch ended without a terminal state of its task.
-    Ended(Ended),
+/// The reason for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The task is new, or has changed.
+    Update,
+    /// The task has not changed.
+    Heartbeat,
 }
 
-impl State {
-    /// The task as last known, if there is one.
-    pub(super) fn view(&self) -> Option<&TaskView> {
-        match self {
-            Self::Known(view) => Some(view),
-            Self::Pending | Self::Ended(_) => None,
-        }
-    }
-
-    /// Returns whether no other state follows for the same task.
-    pub(super) fn is_final(&self) -> bool {
-        match self {
-            Self::Pending => false,
-            Self::Known(view) => view.task.state.is_terminal(),
-            Self::Ended(_) => true,
-        }
-    }
-
-    /// Returns whether a subscriber that has seen `self` must be woken for `next`. A newer `as_of`
-    /// or estimate alone does not wake it: a heartbeat reads those.
-    pub(super) fn is_changed_by(&self, next: &Self) -> bool {
-        match (self, next) {
-            (Self::Pending, Self::Pending) => false,
-            (Self::Known(old), Self::Known(new)) => {
-                old.task != new.task || old.degraded != new.degraded
-            }
-            _ => true,
-        }
-    }
+/// One message of a watch. It carries the whole state.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The reason for the message.
+    pub kind: Kind,
+    /// The task as last known. None while the watch has no task.
+    pub task: Option<TaskView>,
+    /// What is known while the watch has no task.
+    pub waiting: Option<Waiting>,
+    /// Set while EC2 cannot be asked.
+    pub degraded: Option<Degraded>,
 }
 
 /// A task as last known.
@@ -58,8 +42,6 @@ pub struct TaskView {
     pub as_of: CallTime,
     /// Expected time of completion, estimated from the progress so far.
     pub estimated_completion: Option<SystemTime>,
-    /// Set while EC2 cannot be asked.
-    pub degraded: Option<Degraded>,
 }
 
 impl TaskView {
@@ -71,37 +53,60 @@ impl TaskView {
         fallback: Option<CallTime>,
     ) -> Option<Self> {
         let as_of = snapshot.observed_at(&task.key).or(fallback).or(snapshot.newest_call())?;
-        Some(Self {
-            task: task.clone(),
-            as_of,
-            estimated_completion: snapshot.estimated_completion(task),
-            degraded: None,
-        })
+        let estimated_completion = snapshot.estimated_completion(task);
+        Some(Self { task: task.clone(), as_of, estimated_completion })
+    }
+
+    /// The target of a watch that follows the task.
+    pub(super) fn target(&self) -> Target {
+        Target::Task(self.task.key.clone())
+    }
+
+    pub(super) fn is_terminal(&self) -> bool {
+        self.task.state.is_terminal()
     }
 }
 
-/// The error that keeps the gateway from asking EC2 at present.
-#[derive(Clone, Debug)]
-pub struct Degraded {
-    /// The error of the last refresh.
-    pub error: UpstreamError,
-    /// Time of the first of the failed refreshes in a row.
-    pub since: SystemTime,
+/// What is known while a watch has no task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// EC2's code if it refuses to look the image up.
+    pub ec2_code: Option<Arc<str>>,
+    /// The start time of the latest task of the image that does not count.
+    pub latest_start: Option<SystemTime>,
 }
 
-/// Compares codes and not whole errors: each failed call has a request ID of its own, and that
-/// alone is not worth a message.
-impl PartialEq for Degraded {
-    fn eq(&self, other: &Self) -> bool {
-        self.error.code == other.error.code && self.since == other.since
+impl Waiting {
+    pub(super) fn of(snapshot: &Snapshot, target: &Target) -> Self {
+        let image = target.image();
+        let latest = snapshot.tasks_of(image).find(|task| !target.counts(&task.key));
+        Self {
+            ec2_code: snapshot.refusal_of(&image),
+            latest_start: latest.map(|task| task.key.start_time.0),
+        }
     }
 }
 
-/// The reason for which a watch ended before its task reached a terminal state.
+/// The reason for which a watch ends before its task has reached a terminal state.
 #[derive(Clone, Debug)]
 pub enum Ended {
     /// EC2 refuses the call for a reason that retries do not heal.
     Refused(CacheError),
+    /// No such task has appeared in time.
+    NoTask(Box<NoTask>),
     /// EC2 no longer lists the task.
-    Gone,
+    Gone(TaskKey),
+    /// The poller panicked.
+    Lost,
+}
+
+/// What was waited for, and what is known of it.
+#[derive(Clone, Debug)]
+pub struct NoTask {
+    /// The task that was waited for.
+    pub candidate: Candidate,
+    /// What is known of the image.
+    pub missing: MissingImage,
+    /// The start time of the latest task of the image that does not count.
+    pub latest_start: Option<SystemTime>,
 }

@@ -3,20 +3,15 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, Weak},
+    time::{Duration, SystemTime},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{sync::Semaphore, time::Instant};
 
-use super::{
-    poller::Poller,
-    settings::Settings,
-    target::Target,
-    topic::Subscriber,
-    view::{State, TaskView},
-};
+use super::{poller::Poller, settings::Settings, stream::Watch, target::Target};
 use crate::{
-    cache::{Cache, CacheError, Query, ScopeCache},
-    domain::{BoundLog, BucketName, ImageId, Scope},
+    cache::{Cache, ScopeCache},
+    domain::{BoundLog, Scope},
 };
 
 /// All watches of the gateway, over all scopes.
@@ -35,30 +30,18 @@ pub struct Watches {
 pub struct WatchQuery {
     /// The account and region of the task.
     pub scope: Scope,
-    /// The image whose latest task is watched.
-    pub image: ImageId,
-    /// The bucket of the task. None means any bucket.
-    pub bucket: Option<BucketName>,
-    /// Wait for a task to appear if there is none.
-    pub wait_for_task: bool,
+    /// The task.
+    pub target: Target,
+    /// How long to wait for the task to appear.
+    pub wait_for_task: Duration,
+    /// Time without another message after which a heartbeat is sent.
+    pub heartbeat: Duration,
 }
 
-/// The reason for which a watch could not be opened.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum WatchError {
-    /// The cache has no answer.
-    #[error(transparent)]
-    Cache(#[from] CacheError),
-    /// The image has no task, and the caller does not wait for one. The text is empty, or names
-    /// the bucket.
-    #[error(
-        "{0} has no store-image task of the last 31 days{1}; set wait_for_task to wait for one"
-    )]
-    NoTask(ImageId, String),
-    /// The maximum number of watches is open.
-    #[error("too many watches are open; try again later")]
-    TooManyWatches,
-}
+/// The maximum number of watches is open.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("too many watches are open; try again later")]
+pub struct TooManyWatches;
 
 impl Watches {
     /// Creates the watch engine over a cache. No watch is open.
@@ -74,27 +57,25 @@ impl Watches {
         }
     }
 
-    /// Opens a watch. Returns when the latest task is known, or known not to exist.
+    /// The latest start time of a task that EC2 has shown in a scope. None if no task is known.
+    #[must_use]
+    pub fn newest_start(&self, scope: &Scope) -> Option<SystemTime> {
+        self.cache.scope(scope).newest_start()
+    }
+
+    /// Opens a watch. It begins when its first message is asked for.
     ///
     /// # Errors
-    /// If too many watches are open, if the cache has no answer, or if there is no task and the
-    /// caller does not wait for one.
-    pub async fn watch(&self, query: WatchQuery) -> Result<Watch, WatchError> {
+    /// If too many watches are open.
+    pub fn watch(&self, query: WatchQuery) -> Result<Watch, TooManyWatches> {
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
             self.bound_log.refused(self.settings.max_watches);
-            return Err(WatchError::TooManyWatches);
+            return Err(TooManyWatches);
         };
         self.bound_log.admitted();
-        let WatchQuery { scope, image, bucket, wait_for_task } = query;
-        let cache = self.cache.scope(&scope);
-        let (target, first) = match latest_task(&cache, image, bucket.clone()).await? {
-            Some(view) => (Target::Task(view.task.key.clone()), State::Known(view)),
-            None if wait_for_task => (Target::NextTask { image, bucket }, State::Pending),
-            None => return Err(no_task(image, bucket)),
-        };
-        let poller = self.poller(&scope, &cache);
-        let subscriber = poller.subscribe(target, first);
-        Ok(Watch { poller, subscriber, _permit: permit })
+        let cache = self.cache.scope(&query.scope);
+        let poller = self.poller(&query.scope, &cache);
+        Ok(Watch::new(cache, poller, query, Instant::now(), permit))
     }
 
     /// The poller of a scope, created if the scope has no watches yet.
@@ -107,59 +88,5 @@ impl Watches {
         let poller = Poller::new(cache.clone(), self.settings.interval);
         pollers.insert(scope.clone(), Arc::downgrade(&poller));
         poller
-    }
-}
-
-/// Reads the latest task of an image, as fresh as a List without `max_staleness`.
-async fn latest_task(
-    cache: &Arc<ScopeCache>,
-    image: ImageId,
-    bucket: Option<BucketName>,
-) -> Result<Option<TaskView>, CacheError> {
-    let read = cache.get(Query::latest(image, bucket.as_ref()), None).await?;
-    match read.reading.tasks.first() {
-        Some(task) => Ok(TaskView::of(&read.snapshot, task, read.as_of())),
-        None => Ok(None),
-    }
-}
-
-fn no_task(image: ImageId, bucket: Option<BucketName>) -> WatchError {
-    let into_bucket = match bucket {
-        Some(bucket) => format!(" into {bucket}"),
-        None => String::new(),
-    };
-    WatchError::NoTask(image, into_bucket)
-}
-
-/// An open watch. Dropping it closes the watch and frees its permit.
-pub struct Watch {
-    poller: Arc<Poller>,
-    subscriber: Subscriber,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Watch {
-    /// Waits for the next state of the task, and returns the first one at once if there is a task.
-    /// Returns None after the last state. Cancel safe.
-    pub async fn next(&mut self) -> Option<State> {
-        loop {
-            match self.subscriber.next().await? {
-                State::Pending => {}
-                State::Known(view) if self.subscriber.awaits_task() => self.pin(view),
-                state => return Some(state),
-            }
-        }
-    }
-
-    /// The task as last known, for a heartbeat. None while there is no task.
-    #[must_use]
-    pub fn current(&self) -> Option<TaskView> {
-        self.subscriber.current()
-    }
-
-    /// Follows the task that has appeared, even if the image is later stored again.
-    fn pin(&mut self, view: TaskView) {
-        let target = Target::Task(view.task.key.clone());
-        self.subscriber = self.poller.subscribe(target, State::Known(view));
     }
 }

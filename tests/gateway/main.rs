@@ -11,4 +11,6 @@ mod statuses;
 mod support;
 mod validation;
 mod watch;
+mod watch_search;
+mod watch_trouble;
 mod wire;

@@ -438,7 +438,10 @@ async fn an_expired_deadline_is_deadline_exceeded_and_never_cancelled() {
         let status = wire::send(&rig, wire::request(path, &timeout, body)).await.status();
         assert!(matches!(status.code(), Code::Ok | Code::DeadlineExceeded), "{status:?}");
     }
-    let late = WatchStoreImageTaskRequest { wait_for_task: true, ..watch_of(&image(2)) };
+    let late = WatchStoreImageTaskRequest {
+        wait_for_task: Some(prost_types::Duration { seconds: 600, nanos: 0 }),
+        ..watch_of(&image(2))
+    };
     rig.simulator.add_image(REGION, &image(2));
     for timeout in ["1n", "20S"] {
         let request = wire::request(WATCH, &[("grpc-timeout", timeout)], wire::message(&late));

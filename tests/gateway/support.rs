@@ -47,8 +47,9 @@ pub(crate) struct Rig {
     pub(crate) endpoint: String,
     pub(crate) address: SocketAddr,
     pub(crate) stop: CancellationToken,
-    pub(crate) served: Option<JoinHandle<Result<(), server::ServeError>>>,
-    _stop_simulator: DropGuard,
+    pub(crate) served: Served,
+    /// None for another gateway of the same simulator.
+    _stop_simulator: Option<DropGuard>,
     _clock: ManualClock,
 }
 
@@ -99,26 +100,36 @@ impl Setup {
             stop_simulator.clone().cancelled_owned(),
         ));
 
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let stop = CancellationToken::new();
         let make_upstream = match upstream {
             Some(upstream) => upstream,
             None => Ec2::at_endpoint(&endpoint, self.gateway.ec2.clone()).make_upstream(),
         };
-        let serving =
-            server::serve(listener, self.gateway, make_upstream, stop.clone().cancelled_owned());
-        let served = Some(tokio::spawn(serving));
+        let (address, stop, served) = serve(self.gateway, make_upstream).await;
         Rig {
             simulator,
             endpoint,
             address,
             stop,
             served,
-            _stop_simulator: stop_simulator.drop_guard(),
+            _stop_simulator: Some(stop_simulator.drop_guard()),
             _clock: clock,
         }
     }
+}
+
+type Served = Option<JoinHandle<Result<(), server::ServeError>>>;
+
+/// Serves a gateway on a free port.
+async fn serve(
+    settings: server::Settings,
+    make_upstream: MakeUpstream,
+) -> (SocketAddr, CancellationToken, Served) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let stop = CancellationToken::new();
+    let stopped = stop.clone().cancelled_owned();
+    let served = tokio::spawn(server::serve(listener, settings, make_upstream, stopped));
+    (address, stop, Some(served))
 }
 
 impl Rig {
@@ -127,6 +138,22 @@ impl Rig {
         let rig = Setup::default().start().await;
         rig.add(tasks);
         rig
+    }
+
+    /// Another gateway with default settings in front of the same simulator, as after a restart.
+    pub(crate) async fn another_gateway(&self) -> Self {
+        let settings = Setup::default().gateway;
+        let make_upstream = Ec2::at_endpoint(&self.endpoint, settings.ec2.clone()).make_upstream();
+        let (address, stop, served) = serve(settings, make_upstream).await;
+        Self {
+            simulator: self.simulator.clone(),
+            endpoint: self.endpoint.clone(),
+            address,
+            stop,
+            served,
+            _stop_simulator: None,
+            _clock: ManualClock::new(),
+        }
     }
 
     pub(crate) fn add(&self, tasks: impl IntoIterator<Item = Task>) {

@@ -34,7 +34,7 @@ fn progress(messages: &[WatchStoreImageTaskResponse]) -> Vec<i32> {
         .collect()
 }
 
-fn heartbeat(seconds: i64) -> Option<prost_types::Duration> {
+fn seconds(seconds: i64) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos: 0 })
 }
 
@@ -82,21 +82,21 @@ async fn a_watch_without_a_task_is_not_found_or_waits_for_one() {
     let (_, ended) = rig.until(client.watch_to_end(watch_of(&image(9)))).await;
     let status = ended.expect_err("there is no task");
     assert_eq!((status.code(), reason(&status).1.as_str()), (Code::NotFound, "NO_TASK"));
-    assert!(status.message().contains("wait_for_task"), "{}", status.message());
+    assert!(status.message().contains(&image(9)), "{}", status.message());
 
-    let waits = WatchStoreImageTaskRequest { wait_for_task: true, ..watch_of(&image(9)) };
+    let waits = WatchStoreImageTaskRequest { wait_for_task: seconds(600), ..watch_of(&image(9)) };
     let watch = tokio::spawn(async move { client.watch_to_end(waits).await });
     rig.run_for(MINUTE).await;
     assert!(!watch.is_finished());
     rig.add([Task::running(&image(9), MINUTE)]);
     let (messages, ended) = rig.until(watch).await.expect("not cancelled");
     ended.expect("OK");
-    assert!(
-        progress(&messages)[0] < 100,
-        "the task is seen before it ends: {:?}",
-        progress(&messages)
-    );
-    assert_eq!(progress(&messages).last(), Some(&100));
+    let (waiting, found): (Vec<_>, Vec<_>) =
+        messages.into_iter().partition(|message| message.task.is_none());
+    assert_eq!(waiting.len(), 2, "one heartbeat in each half minute: {waiting:?}");
+    assert!(waiting.iter().all(|message| message.kind() == Kind::Heartbeat));
+    assert!(progress(&found)[0] < 100, "the task is seen before it ends: {:?}", progress(&found));
+    assert_eq!(progress(&found).last(), Some(&100));
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn a_bucket_selects_its_task_even_far_below_the_head_page() {
 async fn heartbeats_come_at_their_interval_while_nothing_changes() {
     let rig = Rig::with_tasks([Task::running(&image(1), 100 * HOUR)]).await;
     let request =
-        WatchStoreImageTaskRequest { heartbeat_interval: heartbeat(10), ..watch_of(&image(1)) };
+        WatchStoreImageTaskRequest { heartbeat_interval: seconds(10), ..watch_of(&image(1)) };
     let mut stream = rig.until(rig.client().watch(request)).await.expect("open");
     assert_eq!(next(&rig, &mut stream).await.kind(), Kind::Update);
     let began = tokio::time::Instant::now();
@@ -274,7 +274,7 @@ async fn a_watch_delivers_what_a_list_has_fetched() {
     rig.add([Task::running(&image(1), 10 * MINUTE)]);
     let client = rig.client();
     let request =
-        WatchStoreImageTaskRequest { heartbeat_interval: heartbeat(3600), ..watch_of(&image(1)) };
+        WatchStoreImageTaskRequest { heartbeat_interval: seconds(3600), ..watch_of(&image(1)) };
     let mut stream = rig.until(client.watch(request)).await.expect("open");
     next(&rig, &mut stream).await;
     rig.run_for(5 * MINUTE).await;

@@ -49,10 +49,10 @@ def test_a_list_with_its_cache_status(gateway):
 
 
 def test_a_watch_streams_to_the_end(gateway, running):
-    request = json.dumps({"image_id": running, "wait_for_task": True})
+    request = json.dumps({"image_id": running, "wait_for_task": "600s"})
     messages = objects(grpcurl("-d", request, gateway.address, f"{SERVICE}/WatchStoreImageTask"))
     assert len(messages) >= 2
-    assert messages[-1]["task"]["state"] == "STORE_IMAGE_TASK_STATE_COMPLETED"
+    assert messages[-1]["task"]["state"] == "STATE_COMPLETED"
 
 
 def test_an_error_with_its_details(gateway):

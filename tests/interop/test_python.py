@@ -2,6 +2,7 @@
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -45,7 +46,7 @@ def test_pages_return_each_task_once(client, messages):
 
 
 def test_a_list_of_failed_tasks_with_metadata(client, messages):
-    request = messages.ListStoreImageTasksRequest(states=[messages.STORE_IMAGE_TASK_STATE_FAILED])
+    request = messages.ListStoreImageTasksRequest(states=[messages.StoreImageTask.STATE_FAILED])
     answer, call = client.ListStoreImageTasks.with_call(request)
     assert answer.tasks and all(task.failure_reason for task in answer.tasks)
     assert dict(call.initial_metadata())["cache-status"].startswith("amistore-gateway; ")
@@ -54,10 +55,11 @@ def test_a_list_of_failed_tasks_with_metadata(client, messages):
 def test_a_watch_streams_to_the_end(client, messages, ec2, simulator):
     image = simulator.idle["us-east-1"][1]
     ec2.create_store_image_task(ImageId=image, Bucket="golden-images")
-    request = messages.WatchStoreImageTaskRequest(image_id=image, wait_for_task=True)
-    seen = [message.task for message in client.WatchStoreImageTask(request, timeout=120)]
+    request = messages.WatchStoreImageTaskRequest(image_id=image, wait_for_task=Duration(seconds=600))
+    stream = client.WatchStoreImageTask(request, timeout=120)
+    seen = [message.task for message in stream if message.HasField("task")]
     progress = [task.progress_percentage for task in seen]
-    assert progress == sorted(progress) and seen[-1].state == messages.STORE_IMAGE_TASK_STATE_COMPLETED
+    assert progress == sorted(progress) and seen[-1].state == messages.StoreImageTask.STATE_COMPLETED
 
 
 def test_error_details_of_a_bad_field(client, messages):

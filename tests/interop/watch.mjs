@@ -9,7 +9,7 @@ const definition = loader.loadSync("amistore/v1/store_image_task_service.proto",
 const { amistore } = grpc.loadPackageDefinition(definition);
 const client = new amistore.v1.StoreImageTaskService(address, grpc.credentials.createInsecure());
 
-const stream = client.watchStoreImageTask({ imageId, waitForTask: true });
+const stream = client.watchStoreImageTask({ imageId, waitForTask: { seconds: 600 } });
 stream.on("data", (message) => console.log(JSON.stringify(message)));
 stream.on("error", (error) => {
   console.error(error.message);

@@ -448,8 +448,8 @@ fn check_answer(story: &Story, query: &Query, asked_anew: bool) -> Result<(), Te
             };
             let first = truth
                 .values()
-                .filter(|task| task.key.image_id == *image && candidates.could_match(&task.key))
-                .last();
+                .rev()
+                .find(|task| task.key.image_id == *image && candidates.could_match(&task.key));
             if reading.further.is_none() {
                 prop_assert_eq!(told, first.into_iter().collect::<Vec<_>>());
             }
@@ -504,6 +504,7 @@ proptest! {
                 bucket: into.map(bucket_name),
                 started_after: Some(after.key.start_time.0),
                 reads_further: true,
+                looks_up: false,
             };
             story.ask(&query, 0)?;
             check_answer(&story, &query, true)?;
