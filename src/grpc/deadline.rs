@@ -26,6 +26,13 @@ const MAX_DIGITS: usize = 8;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadline(pub(super) Instant);
 
+impl Deadline {
+    /// Whether the caller no longer waits, so that not even a hit reaches it.
+    pub(super) fn has_passed(self) -> bool {
+        self.0 <= Instant::now()
+    }
+}
+
 /// The caller's deadline, if the request has one.
 ///
 /// # Errors
@@ -51,7 +58,12 @@ pub(super) fn answer_by(deadline: Option<Deadline>, limit: Duration) -> Instant 
 
 /// The status of a call whose deadline has passed.
 pub(super) fn exceeded() -> Status {
-    status(ApiError::gateway(GatewayReason::DeadlineExceeded, "the caller's deadline passed"))
+    status(expired())
+}
+
+/// The error of a call whose deadline has passed.
+pub(super) fn expired() -> ApiError {
+    ApiError::gateway(GatewayReason::DeadlineExceeded, "the caller's deadline passed")
 }
 
 /// Runs `work` until the gateway's own request timeout has passed.

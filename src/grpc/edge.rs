@@ -179,7 +179,11 @@ impl From<ApiError> for Refusal {
 fn admit(headers: &HeaderMap) -> Result<Option<Deadline>, Refusal> {
     check_content_type(headers)?;
     check_size(headers)?;
-    Ok(deadline::deadline(headers)?)
+    let deadline = deadline::deadline(headers)?;
+    if deadline.is_some_and(Deadline::has_passed) {
+        return Err(deadline::expired().into());
+    }
+    Ok(deadline)
 }
 
 /// HTTP status 415 is what gRPC asks for (gRPC over HTTP2, "Content-Type"). A browser reads it, too.
