@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::stream::Empty;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, codec::CompressionEncoding};
 
@@ -9,13 +10,15 @@ use super::{
     deadline::{self, Deadline},
     list::ListHandler,
     settings::Settings,
+    status::status,
     watch::{WatchHandler, WatchStream},
 };
 use crate::{
-    api::ScopePolicy,
+    api::{ApiError, GatewayReason, ScopePolicy},
     cache::Cache,
     proto::{
         EncodedListRequest, EncodedListResponse, WatchStoreImageTaskRequest,
+        WatchStoreImageTasksRequest, WatchStoreImageTasksResponse,
         server::store_image_task_service_server::{
             StoreImageTaskService, StoreImageTaskServiceServer,
         },
@@ -88,5 +91,15 @@ impl StoreImageTaskService for Service {
     ) -> Result<Response<WatchStream>, Status> {
         let deadline = request.extensions().get::<Deadline>().copied();
         Ok(Response::new(self.watch.begin(request.into_inner(), deadline).await?))
+    }
+
+    type WatchStoreImageTasksStream = Empty<Result<WatchStoreImageTasksResponse, Status>>;
+
+    async fn watch_store_image_tasks(
+        &self,
+        _: Request<WatchStoreImageTasksRequest>,
+    ) -> Result<Response<Self::WatchStoreImageTasksStream>, Status> {
+        let message = "this version of the gateway does not have WatchStoreImageTasks";
+        Err(status(ApiError::gateway(GatewayReason::UnknownMethod, message)))
     }
 }

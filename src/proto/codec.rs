@@ -12,7 +12,7 @@ use tonic::{
 
 use super::generated::{
     ListStoreImageTasksRequest, ListStoreImageTasksResponse, WatchStoreImageTaskRequest,
-    WatchStoreImageTaskResponse,
+    WatchStoreImageTaskResponse, WatchStoreImageTasksRequest, WatchStoreImageTasksResponse,
 };
 
 /// A `ListStoreImageTasksRequest` in protobuf's encoding, not decoded yet.
@@ -69,6 +69,12 @@ impl Incoming for WatchStoreImageTaskRequest {
     }
 }
 
+impl Incoming for WatchStoreImageTasksRequest {
+    fn read(buffer: &mut DecodeBuf<'_>) -> Result<Self, Status> {
+        Self::decode(buffer).map_err(|error| decode_status(&error))
+    }
+}
+
 /// Without details: the codec knows no error table. The edge fills them in.
 fn decode_status(error: &DecodeError) -> Status {
     Status::invalid_argument(error.to_string())
@@ -91,6 +97,12 @@ impl Outgoing for EncodedListResponse {
 }
 
 impl Outgoing for WatchStoreImageTaskResponse {
+    fn write(self, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        self.encode(buffer).map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+impl Outgoing for WatchStoreImageTasksResponse {
     fn write(self, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         self.encode(buffer).map_err(|error| Status::internal(error.to_string()))
     }

@@ -1,11 +1,21 @@
 //! Every status that leaves the port, held to docs/errors.md: code, `ErrorInfo`, delay and size.
 
-use std::{collections::BTreeSet, fs, io::Write as _, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    io::Write as _,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use amistore_gateway::{
     domain::{DescribeRequest, DescribeResponse, ErrorKind, UpstreamError},
     ec2::Ec2,
-    proto::{ListStoreImageTasksRequest, ListStoreImageTasksResponse, WatchStoreImageTaskRequest},
+    proto::{
+        FILE_DESCRIPTOR_SET, ListStoreImageTasksRequest, ListStoreImageTasksResponse,
+        WatchStoreImageTaskRequest, WatchStoreImageTasksRequest,
+    },
     simulator::{Fault, Wire},
 };
 use flate2::{Compress, Compression, FlushCompress, write::GzEncoder};
@@ -503,4 +513,30 @@ fn peak_memory() -> usize {
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
     let kib = line.split_whitespace().nth(1).expect("a number");
     kib.parse::<usize>().expect("a number") << 10
+}
+
+#[tokio::test]
+async fn the_watch_of_many_tasks_is_not_implemented_yet() {
+    let rig = Rig::with_tasks([]).await;
+    let request = WatchStoreImageTasksRequest { until_done: true, ..Default::default() };
+    let status = rig.until(rig.client().0.watch_store_image_tasks(request)).await;
+    let status = status.expect_err("not implemented");
+    assert_eq!(status.code(), Code::Unimplemented);
+    assert_eq!(reason(&status), ("amistore".to_owned(), "UNKNOWN_METHOD".to_owned()));
+}
+
+/// A client's author learns one number for a field.
+#[test]
+fn a_field_that_several_messages_share_has_the_same_number_in_all() {
+    let descriptors =
+        prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("a descriptor set");
+    let contract = descriptors.file.iter().find(|file| file.package() == "amistore.v1");
+    let mut numbers = HashMap::new();
+    for message in &contract.expect("the contract").message_type {
+        for field in &message.field {
+            let number = *numbers.entry(field.name()).or_insert(field.number());
+            assert_eq!(field.number(), number, "{}.{}", message.name(), field.name());
+        }
+    }
+    assert!(numbers.len() > 40, "{}", numbers.len());
 }
