@@ -18,7 +18,9 @@ use super::{
 };
 use crate::{
     domain::{ImageId, Region, wall_clock},
-    simulator::{self, FaultKind, Quota, Settings, Simulator, Story, TokenFault},
+    simulator::{
+        self, FailingBucket, FaultKind, Quota, Settings, Simulator, Story, TokenFault, Trouble,
+    },
 };
 
 /// Runs a simulator of EC2's Query API: DescribeStoreImageTasks and CreateStoreImageTask.
@@ -117,6 +119,22 @@ struct SimulatorArgs {
     /// Kinds of failures, separated by commas; without this flag, all transient ones.
     #[arg(long, env = "AMISTORE_SIMULATE_FAULTS", value_name = "KINDS", value_delimiter = ',')]
     faults: Vec<FaultKind>,
+
+    /// Trouble by the clock, in which all calls fail: a kind of failures, the time since the start at
+    /// which it begins, and its length, such as throttling@60s+30s, separated by commas.
+    #[arg(
+        long,
+        env = "AMISTORE_SIMULATE_TROUBLE",
+        value_name = "KIND@BEGIN+LENGTH",
+        value_delimiter = ','
+    )]
+    trouble: Vec<Trouble>,
+
+    /// Buckets into which stores fail, each with the time after which they do, such as
+    /// golden-images=5s, separated by commas. With a beginning and a length, such as
+    /// golden-images=5s@0s+30s, only stores that start within that time fail.
+    #[arg(long, env = "AMISTORE_SIMULATE_FAILING_BUCKETS", value_name = "BUCKET=AFTER", value_delimiter = ',', value_parser = failing_bucket)]
+    failing_buckets: Vec<(String, FailingBucket)>,
 }
 
 /// The settings that give the flags their defaults. No flag sets the start time.
@@ -155,6 +173,8 @@ impl SimulatorArgs {
             token_fault: self.token_fault(),
             token_ttl: self.token_ttl,
             fault_rate: self.fault_rate,
+            troubles: self.trouble.clone(),
+            failing_buckets: self.failing_buckets.iter().cloned().collect(),
             ..Settings::starting_at(start)
         };
         if !self.faults.is_empty() {
@@ -192,6 +212,14 @@ fn refused_image(text: &str) -> Result<(ImageId, String), String> {
         return Err(format!("expected an error code after {image_id}=, such as AuthFailure"));
     }
     Ok((image_id, code.to_owned()))
+}
+
+/// Parses a bucket and the time after which stores into it fail.
+fn failing_bucket(text: &str) -> Result<(String, FailingBucket), String> {
+    let Some((bucket, failing)) = text.split_once('=') else {
+        return Err(format!("expected BUCKET=AFTER, such as golden-images=5s, found {text:?}"));
+    };
+    Ok((bucket.to_owned(), failing.parse()?))
 }
 
 impl Simulate {
@@ -271,6 +299,25 @@ mod tests {
         );
         assert_eq!(settings.token_refusal_code, "InvalidParameterValue");
         assert_eq!(settings.token_fault, Some(TokenFault::RefusedFromPage(3)));
+    }
+
+    #[test]
+    fn the_flags_about_trouble_and_buckets_are_settings() {
+        let settings = settings(&[
+            "--trouble=throttling@60s+60s,AuthFailure@5m+30s",
+            "--failing-buckets=golden-images=5s@0s+30s,backup-images=1m",
+        ])
+        .expect("valid");
+        assert_eq!(
+            settings.troubles,
+            ["throttling@60s+60s", "AuthFailure@5m+30s"]
+                .map(|text| text.parse::<Trouble>().expect("valid"))
+        );
+        let after = |bucket: &str| settings.failing_buckets[bucket].after;
+        assert_eq!(after("golden-images"), Duration::from_secs(5));
+        assert_eq!(after("backup-images"), Duration::from_mins(1));
+        assert!(super::tests::settings(&["--trouble=hunger@1s+1s"]).is_err());
+        assert!(super::tests::settings(&["--failing-buckets=golden-images"]).is_err());
     }
 
     #[test]

@@ -64,6 +64,12 @@ pub enum FaultKind {
     Stall,
     /// `ExpiredToken`: the session token has expired
     Expired,
+    /// the credentials are refused, HTTP 401
+    #[value(name = "AuthFailure", alias = "auth-failure")]
+    AuthFailure,
+    /// a policy denies the action, HTTP 403
+    #[value(name = "UnauthorizedOperation", alias = "unauthorized-operation")]
+    UnauthorizedOperation,
 }
 
 impl FaultKind {
@@ -85,7 +91,7 @@ impl FaultKind {
             | Self::Truncated
             | Self::Malformed
             | Self::Stall => true,
-            Self::Expired => false,
+            Self::Expired | Self::AuthFailure | Self::UnauthorizedOperation => false,
         }
     }
 
@@ -102,6 +108,8 @@ impl FaultKind {
             Self::Malformed => Fault::Wire(Wire::MalformedXml),
             Self::Stall => Fault::Wire(Wire::Stall(Duration::from_mins(1))),
             Self::Expired => Fault::error(400, "ExpiredToken"),
+            Self::AuthFailure => Fault::error(401, "AuthFailure"),
+            Self::UnauthorizedOperation => Fault::error(403, "UnauthorizedOperation"),
         }
     }
 }

@@ -64,7 +64,7 @@ impl State {
     /// reply.
     pub(super) fn reply(&mut self, call: &Call, at: Duration, settings: &Settings) -> Reply {
         let request_id = request_id(&mut self.rng);
-        let (reply, answer) = match self.next_fault(settings) {
+        let (reply, answer) = match self.next_fault(settings, at) {
             Some(Fault::Wire(wire)) => (Reply::Broken(wire), format!("({wire:?})")),
             Some(Fault::Error { status, code, message }) => {
                 refused(&Refusal::new(status, &code, message), &request_id)
@@ -90,12 +90,15 @@ impl State {
     }
 
     /// The fault of the next call, if it has one.
-    fn next_fault(&mut self, settings: &Settings) -> Option<Fault> {
+    fn next_fault(&mut self, settings: &Settings, at: Duration) -> Option<Fault> {
         if let Some(fault) = self.script.pop_front() {
             return Some(fault);
         }
         if let Some(fault) = &self.standing_fault {
             return Some(fault.clone());
+        }
+        if let Some(trouble) = settings.troubles.iter().find(|one| one.window.contains(at)) {
+            return Some(trouble.kind.fault());
         }
         if self.rng.f64() >= settings.fault_rate {
             return None;

@@ -5,7 +5,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{fault::FaultKind, page_token::TokenFault, quota::Quota};
+use super::{
+    fault::FaultKind,
+    page_token::TokenFault,
+    quota::Quota,
+    schedule::{FailingBucket, Trouble},
+};
 
 /// All settings of a simulator.
 #[derive(Clone, Debug)]
@@ -42,6 +47,10 @@ pub struct Settings {
     pub fault_rate: f64,
     /// The kinds of fault that these calls fail with.
     pub faults: Vec<FaultKind>,
+    /// The trouble by the clock: all calls fail.
+    pub troubles: Vec<Trouble>,
+    /// The buckets into which stores fail.
+    pub failing_buckets: BTreeMap<String, FailingBucket>,
 }
 
 /// The tasks and images at the start, in each region.
@@ -78,6 +87,8 @@ impl Settings {
             token_fault: None,
             fault_rate: 0.0,
             faults: FaultKind::transient(),
+            troubles: Vec::new(),
+            failing_buckets: BTreeMap::new(),
         }
     }
 

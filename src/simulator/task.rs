@@ -68,6 +68,13 @@ impl TaskPlan {
         self
     }
 
+    /// The same task, which fails this long after its start.
+    #[must_use]
+    pub fn failing_after(mut self, after: Duration) -> Self {
+        self.runs_for = after * 2;
+        self.failing(50, "The bucket policy does not allow EC2 to write the object")
+    }
+
     /// Returns whether the task is in progress at this time.
     #[must_use]
     pub fn is_running(&self, now: SystemTime) -> bool {

@@ -159,6 +159,12 @@ impl World {
         let start = whole_millis(now);
         let mut task = TaskPlan::new(&create.image_id, &create.bucket, start, runs_for);
         task.listed_from = now + settings.appear_after;
+        let since_start = now.duration_since(settings.start).unwrap_or_default();
+        if let Some(bucket) = settings.failing_buckets.get(&create.bucket)
+            && bucket.fails_at(since_start)
+        {
+            task = task.failing_after(bucket.after);
+        }
         self.add_task(task);
         Ok(format!("{}.bin", create.image_id))
     }

@@ -18,7 +18,7 @@ use aws_sdk_ec2::{
     types::Filter,
 };
 
-use crate::support::{BUCKET, REGION, Rig, Setup, Task, all, finished, image};
+use crate::support::{BUCKET, REGION, Rig, Setup, Task, all, at_most, finished, image};
 
 /// A simulator that answers at once.
 async fn start(change: impl FnOnce(&mut Settings)) -> Rig {
@@ -304,4 +304,43 @@ async fn two_hundred_filter_values_are_accepted_and_one_more_is_not() {
     let listed = send(&rig, call.clone().filters(buckets(200))).await.expect("200 values");
     assert_eq!(images(&listed), [image(0)]);
     assert_eq!(code(send(&rig, call.filters(buckets(201))).await), "FilterLimitExceeded");
+}
+
+#[tokio::test]
+async fn trouble_comes_and_goes_by_the_clock() {
+    let mut setup = Setup::default();
+    let minute = Duration::from_secs(60);
+    setup.simulator.troubles = vec!["UnauthorizedOperation@60s+30s".parse().expect("valid")];
+    let rig = setup.start().await;
+    let list = || rig.until(async { rig.client().list(at_most(0, all())).await });
+    list().await.expect("answered");
+    rig.run_for(minute).await;
+    assert_eq!(list().await.expect_err("denied").code(), tonic::Code::PermissionDenied);
+    rig.run_for(minute / 2).await;
+    list().await.expect("answered again");
+}
+
+#[tokio::test]
+async fn a_bucket_fails_stores_that_start_within_its_time() {
+    let second = Duration::from_secs(1);
+    let failing = ("5s@0s+30s").parse().expect("valid");
+    let rig = start(|settings| {
+        settings.failing_buckets.insert(BUCKET.to_owned(), failing);
+    })
+    .await;
+    rig.simulator.add_image(REGION, &image(1));
+    let states = async || {
+        let output = send(&rig, sdk(&rig).describe_store_image_tasks()).await.expect("listed");
+        let tasks = output.store_image_task_results.expect("tasks");
+        tasks.into_iter().filter_map(|task| task.store_task_state).collect::<Vec<_>>()
+    };
+    create(&rig, 1).await.expect("created");
+    rig.run_for(4 * second).await;
+    assert_eq!(states().await, ["InProgress"]);
+    rig.run_for(2 * second).await;
+    assert_eq!(states().await, ["Failed"]);
+    rig.run_for(30 * second).await;
+    create(&rig, 1).await.expect("created");
+    rig.run_for(300 * second).await;
+    assert_eq!(states().await, ["Completed", "Failed"]);
 }
