@@ -1,6 +1,9 @@
 //! `list`: a table of tasks.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
 
 use clap::{Args, ValueEnum, value_parser};
 use comfy_table::{Table, TableStyle};
@@ -11,7 +14,7 @@ use super::{
     client::{ScopeArgs, rpc_error},
     output::{Failure, Output, print_error_line, print_line},
     task_format::{has_failed, progress_text, task_json, time_json, time_text},
-    values::duration,
+    values::{duration, past_time, protobuf_duration},
 };
 use crate::proto::{
     ListStoreImageTasksRequest, MissingImage, StoreImageTask, store_image_task::State,
@@ -30,8 +33,8 @@ pub(super) struct List {
     #[command(flatten)]
     scope: ScopeArgs,
 
-    /// Images whose tasks to list, separated by commas or given several times. Without --state and
-    /// --bucket, the latest task of each image is listed.
+    /// Images of each of which the latest task is listed, separated by commas or given several times;
+    /// --state removes some of these tasks.
     #[arg(long, env = "AMISTORE_LIST_IMAGE", value_name = "AMI", value_delimiter = ',')]
     image: Vec<String>,
 
@@ -42,6 +45,10 @@ pub(super) struct List {
     /// Buckets of the tasks to list, separated by commas; without this flag, all buckets.
     #[arg(long, env = "AMISTORE_LIST_BUCKET", value_name = "BUCKET", value_delimiter = ',')]
     bucket: Vec<String>,
+
+    /// Lists only tasks that started later: a time, or how long ago it was, such as 2h.
+    #[arg(long, env = "AMISTORE_LIST_STARTED_AFTER", value_name = "TIME", value_parser = past_time)]
+    started_after: Option<SystemTime>,
 
     /// Maximum number of tasks to list; without this flag, no maximum.
     #[arg(long, env = "AMISTORE_LIST_LIMIT", value_name = "NUMBER", value_parser = value_parser!(u32).range(1..))]
@@ -130,6 +137,7 @@ impl List {
             region: self.scope.region.clone(),
             image_ids: self.image.clone(),
             buckets: self.bucket.clone(),
+            started_after: self.started_after.map(Into::into),
             ..ListStoreImageTasksRequest::default()
         };
         for state in &self.state {
@@ -171,15 +179,6 @@ fn missing_json(missing: &MissingImage) -> Value {
         "ec2Code": missing.ec2_code,
         "knownSince": time_json(missing.known_since.as_ref()),
     })
-}
-
-/// A duration in protobuf's form. A duration that is too long for protobuf becomes the longest one.
-fn protobuf_duration(duration: Duration) -> prost_types::Duration {
-    prost_types::Duration {
-        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        // Never fails: the number is below a billion.
-        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
-    }
 }
 
 fn table(tasks: &[StoreImageTask]) -> Table {

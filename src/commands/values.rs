@@ -1,8 +1,10 @@
 //! Values of flags: parsers, and the texts of their defaults.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytesize::{ByteSize, GIB, KIB, MIB};
+
+use crate::domain::wall_clock;
 
 /// Parses a duration such as `5s`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -12,11 +14,34 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Parses a time: one such as `2026-01-31T12:00:00Z`, or how long ago it was, such as `2h`.
+pub(super) fn past_time(text: &str) -> Result<SystemTime, String> {
+    if let Ok(time) = humantime::parse_rfc3339_weak(text) {
+        return Ok(time);
+    }
+    match humantime::parse_duration(text) {
+        Ok(ago) => Ok(wall_clock().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH)),
+        Err(_) => {
+            Err("expected a time such as 2026-01-31T12:00:00Z, or how long ago it was, such as 2h"
+                .to_owned())
+        }
+    }
+}
+
 /// Parses a duration that is not zero.
 pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("expected more than zero, such as 500ms".to_owned()),
         duration => Ok(duration),
+    }
+}
+
+/// A duration in protobuf's form. A duration that is too long for protobuf becomes the longest one.
+pub(super) fn protobuf_duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        // Never fails: the number is below a billion.
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
     }
 }
 
@@ -76,6 +101,15 @@ mod tests {
         }
         assert!(duration("soon").is_err() && duration("5").is_err() && duration("").is_err());
         assert!(positive_duration("0s").is_err());
+    }
+
+    #[test]
+    fn a_past_time_is_a_time_or_how_long_ago_it_was() {
+        let time = past_time("1970-01-01T00:01:40Z").expect("a time");
+        assert_eq!(time, SystemTime::UNIX_EPOCH + Duration::from_secs(100));
+        let ago = wall_clock().duration_since(past_time("2h").expect("ago")).expect("past");
+        assert!(ago.abs_diff(Duration::from_hours(2)) < Duration::from_secs(60), "{ago:?}");
+        assert!(past_time("yesterday").is_err() && past_time("").is_err());
     }
 
     #[test]

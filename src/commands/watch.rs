@@ -1,6 +1,9 @@
 //! `watch`: follows tasks to their end.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -12,14 +15,15 @@ use super::{
     client::{ScopeArgs, rpc_error},
     output::{Failure, INTERRUPTED, Output, print_line},
     progress::{Progress, TaskProgress},
-    task_format::{has_failed, task_json, time_json},
+    task_format::{has_failed, task_json, time_json, time_text},
+    values::{duration, past_time, protobuf_duration},
 };
 use crate::proto::{
-    Degraded, StoreImageTask, WatchStoreImageTaskRequest, WatchStoreImageTaskResponse,
+    Degraded, StoreImageTask, Waiting, WatchStoreImageTaskRequest, WatchStoreImageTaskResponse,
     store_image_task_service_client::StoreImageTaskServiceClient,
 };
 
-/// Follows the latest store-image task of each given image until all have ended.
+/// Follows the latest store-image task of each given image, and each given task, until all have ended.
 ///
 /// If the connection breaks or the gateway is replaced, the command calls again, up to ten times in
 /// a row.
@@ -37,9 +41,13 @@ pub(super) struct Watch {
         env = "AMISTORE_WATCH_IMAGE",
         value_name = "AMI",
         value_delimiter = ',',
-        required = true
+        required_unless_present = "task"
     )]
     image: Vec<String>,
+
+    /// Task IDs of tasks to follow, separated by commas or given several times.
+    #[arg(long, env = "AMISTORE_WATCH_TASK", value_name = "TASK_ID", value_delimiter = ',')]
+    task: Vec<String>,
 
     /// Bucket of the tasks to follow; without this flag, any bucket.
     #[arg(
@@ -51,9 +59,15 @@ pub(super) struct Watch {
     )]
     bucket: String,
 
-    /// Wait for a task to appear if an image has none.
-    #[arg(long, env = "AMISTORE_WATCH_WAIT")]
-    wait: bool,
+    /// Follow the first task of each image that started later: a time, or how long ago it was, such as
+    /// 2h; without this flag, the latest task. For people: not for a second try within that time, which
+    /// would follow the first one.
+    #[arg(long, env = "AMISTORE_WATCH_STARTED_AFTER", value_name = "TIME", value_parser = past_time)]
+    started_after: Option<SystemTime>,
+
+    /// Wait this long for a task to appear if an image has none; without a value, 10 minutes.
+    #[arg(long, env = "AMISTORE_WATCH_WAIT", value_name = "DURATION", value_parser = duration, num_args = 0..=1, default_missing_value = "10m")]
+    wait: Option<Duration>,
 
     /// Format of the output: progress bars (plain lines if standard output is not a terminal), or a
     /// JSON object for each message.
@@ -92,23 +106,38 @@ impl Watch {
         let client = StoreImageTaskServiceClient::new(self.scope.server.channel()?);
         let progress = Progress::new();
         let mut watches = JoinSet::new();
-        for image in &self.image {
+        for (name, request) in self.requests() {
             let display = match self.output {
-                Output::Table => Display::Progress(progress.task(image.clone())),
+                Output::Table => Display::Progress(progress.task(name)),
                 Output::Json => Display::Json,
             };
-            watches.spawn(follow(client.clone(), self.request(image), display));
+            watches.spawn(follow(client.clone(), request, display));
         }
         Ok(watches)
     }
 
-    fn request(&self, image: &str) -> WatchStoreImageTaskRequest {
+    /// A request for each image and each task, with the name under which it is shown.
+    fn requests(&self) -> Vec<(String, WatchStoreImageTaskRequest)> {
+        let mut requests = Vec::new();
+        for image in &self.image {
+            requests.push((image.clone(), self.request_by_image(image)));
+        }
+        for task in &self.task {
+            let request =
+                WatchStoreImageTaskRequest { task_id: task.clone(), ..self.request_by_image("") };
+            requests.push((task.clone(), request));
+        }
+        requests
+    }
+
+    fn request_by_image(&self, image: &str) -> WatchStoreImageTaskRequest {
         WatchStoreImageTaskRequest {
             account: self.scope.account.clone(),
             region: self.scope.region.clone(),
             image_id: image.to_owned(),
             bucket: self.bucket.clone(),
-            wait_for_task: self.wait.then_some(prost_types::Duration { seconds: 600, nanos: 0 }),
+            started_after: self.started_after.map(Into::into),
+            wait_for_task: self.wait.map(protobuf_duration),
             ..WatchStoreImageTaskRequest::default()
         }
     }
@@ -124,11 +153,10 @@ impl Display {
     fn message(&mut self, message: &WatchStoreImageTaskResponse) {
         match self {
             Self::Json => print_line(message_json(message)),
-            Self::Progress(progress) => {
-                if let Some(task) = &message.task {
-                    progress.update(task, message.degraded.as_ref());
-                }
-            }
+            Self::Progress(progress) => match &message.task {
+                Some(task) => progress.update(task, message.degraded.as_ref()),
+                None => progress.message(waiting_text(message)),
+            },
         }
     }
 
@@ -139,11 +167,37 @@ impl Display {
     }
 }
 
+/// What is known while there is no task.
+fn waiting_text(message: &WatchStoreImageTaskResponse) -> String {
+    let mut text = "no task yet".to_owned();
+    if let Some(Waiting { ec2_code, latest_start_time }) = &message.waiting {
+        if !ec2_code.is_empty() {
+            text = format!("{text}; EC2 refuses the image: {ec2_code}");
+        }
+        if latest_start_time.is_some() {
+            let start = time_text(latest_start_time.as_ref());
+            text = format!("{text}; another task started at {start}");
+        }
+    }
+    if let Some(degraded) = &message.degraded {
+        text = format!("{text} (EC2 cannot be asked: {})", degraded.reason);
+    }
+    text
+}
+
+fn waiting_json(waiting: &Waiting) -> Value {
+    json!({
+        "ec2Code": waiting.ec2_code,
+        "latestStartTime": time_json(waiting.latest_start_time.as_ref()),
+    })
+}
+
 fn message_json(message: &WatchStoreImageTaskResponse) -> Value {
     json!({
         "kind": message.kind().as_str_name(),
         "task": message.task.as_ref().map(task_json),
         "asOf": time_json(message.as_of.as_ref()),
+        "waiting": message.waiting.as_ref().map(waiting_json),
         "degraded": message.degraded.as_ref().map(degraded_json),
     })
 }
@@ -152,24 +206,25 @@ fn degraded_json(degraded: &Degraded) -> Value {
     json!({
         "code": degraded.code,
         "reason": degraded.reason,
+        "domain": degraded.domain,
+        "message": degraded.message,
         "since": time_json(degraded.since.as_ref()),
     })
 }
 
-/// Follows one task to its end. A retry needs nothing from the previous call, because each message
-/// carries the whole state.
+/// Follows one task to its end. Once a task was seen, a retry names it.
 async fn follow(
     mut client: StoreImageTaskServiceClient<Channel>,
-    request: WatchStoreImageTaskRequest,
+    mut request: WatchStoreImageTaskRequest,
     mut display: Display,
 ) -> Result<StoreImageTask, Status> {
     let mut retries = 0;
     loop {
-        let status = match watch_once(&mut client, &request, &mut display, &mut retries).await {
+        let status = match watch_once(&mut client, &mut request, &mut display, &mut retries).await {
             Ok(task) => return Ok(task),
             Err(status) => status,
         };
-        if status.code() != Code::Unavailable || retries >= MAX_RETRIES {
+        if is_final(&status) || retries >= MAX_RETRIES {
             return Err(status);
         }
         display.retry(&status);
@@ -178,10 +233,22 @@ async fn follow(
     }
 }
 
+/// Whether another call would end with the same status. Proxies and libraries make statuses of some
+/// codes themselves: those are final only with the gateway's details.
+fn is_final(status: &Status) -> bool {
+    match status.code() {
+        Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition => true,
+        Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented => {
+            status.get_details_error_info().is_some()
+        }
+        _ => false,
+    }
+}
+
 /// Follows one task to the end of one call. Resets `retries` when the gateway answers.
 async fn watch_once(
     client: &mut StoreImageTaskServiceClient<Channel>,
-    request: &WatchStoreImageTaskRequest,
+    request: &mut WatchStoreImageTaskRequest,
     display: &mut Display,
     retries: &mut u32,
 ) -> Result<StoreImageTask, Status> {
@@ -190,8 +257,9 @@ async fn watch_once(
     while let Some(message) = messages.message().await? {
         *retries = 0;
         display.message(&message);
-        if message.task.is_some() {
-            last = message.task;
+        if let Some(task) = message.task {
+            request.task_id.clone_from(&task.task_id);
+            last = Some(task);
         }
     }
     match last {

@@ -123,3 +123,21 @@ def test_the_demo_prints_plain_lines_to_a_pipe():
     output = "".join(lines) + rest
     assert "grpcurl -plaintext" in output and "100 % Completed" in output and "Failed: " in output
     assert "Lists answered" in rest and "EC2 calls" in rest
+
+
+def test_a_watch_says_what_it_waits_for_and_follows_a_task_id(simulator, gateway):
+    unknown = run("watch", "--server", gateway.address, "--image", "ami-00000000000000000", "--wait", "4s")
+    assert unknown.returncode == 2 and "InvalidAMIID.NotFound" in unknown.stdout, unknown
+    assert "no store-image task in default/us-east-1 of ami-00000000000000000" in unknown.stderr
+    listed = run("list", "--server", gateway.address, "--state", "completed", "--limit", "1", "--output", "json")
+    task = json.loads(listed.stdout)["tasks"][0]
+    assert task["done"] and task["taskId"]
+    watched = run("watch", "--server", gateway.address, "--task", task["taskId"], "--output", "json")
+    assert watched.returncode == 0, watched.stderr
+    assert json.loads(watched.stdout)["task"]["taskId"] == task["taskId"]
+    recent = run("list", "--server", gateway.address, "--started-after", task["startTime"], "--output", "json")
+    assert task["taskId"] not in [one["taskId"] for one in json.loads(recent.stdout)["tasks"]]
+
+
+def test_help_of_started_after_warns_of_a_second_try():
+    assert "not for a second try within that time" in " ".join(run("watch", "--help").stdout.split())
