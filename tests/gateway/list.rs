@@ -171,6 +171,20 @@ async fn a_walk_returns_each_task_that_existed_throughout_exactly_once() {
 }
 
 #[tokio::test]
+async fn a_walk_that_takes_nothing_old_counts_from_the_request_for_its_first_page() {
+    let recent = (0..30).map(|number| Task::done(&image(number), Duration::from_secs(number)));
+    let rig = Rig::with_tasks(recent).await;
+    let client = rig.client();
+    let mut request = at_most(0, ListStoreImageTasksRequest { page_size: 10, ..all() });
+    for (pause, calls) in [(Duration::ZERO, 1), (20 * SECOND, 1), (61 * MINUTE, 2)] {
+        rig.run_for(pause).await;
+        let page = rig.until(client.list(request.clone())).await.expect("a page").into_inner();
+        assert_eq!((page.tasks.len(), rig.calls()), (10, calls), "after {pause:?}");
+        request.page_token = page.next_page_token;
+    }
+}
+
+#[tokio::test]
 async fn a_page_token_is_valid_on_another_replica() {
     let first = Rig::with_tasks([]).await;
     let second = Rig::with_tasks([]).await;

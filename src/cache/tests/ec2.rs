@@ -49,7 +49,10 @@ pub(super) struct World {
     pub(super) tokens: Tokens,
     /// The code with which a token is refused that is no longer taken.
     pub(super) token_code: &'static str,
-    /// Milliseconds that a call takes, in turn.
+    /// Milliseconds after which the attempt of a call starts that is answered, in turn. Attempts before it
+    /// failed and were made again.
+    pub(super) retries: Vec<u64>,
+    /// Milliseconds that an attempt takes, in turn.
     pub(super) latencies: Vec<u64>,
     /// The share of a call's time, in percent, after which EC2 reads what it answers.
     pub(super) reads_at: u64,
@@ -153,7 +156,9 @@ pub(super) struct Omission {
 pub(super) struct Attempt {
     /// What the call asks for.
     pub(super) target: DescribeTarget,
-    /// When the call started.
+    /// When the call was made.
+    pub(super) called: Moment,
+    /// When the attempt started that is answered.
     pub(super) started: Moment,
     /// When its answer arrived. None while it runs.
     pub(super) ended: Option<Moment>,
@@ -219,6 +224,7 @@ impl World {
             unsorted: false,
             tokens: Tokens::Positions,
             token_code: "InvalidNextToken",
+            retries: vec![0],
             latencies: vec![500],
             reads_at: 0,
             lags: vec![0],
@@ -295,7 +301,7 @@ impl Attempt {
 
     /// Whether it ran at a moment.
     pub(super) fn runs_at(&self, moment: Moment) -> bool {
-        self.started <= moment && self.ended.is_none_or(|ended| ended >= moment)
+        self.called <= moment && self.ended.is_none_or(|ended| ended >= moment)
     }
 }
 
@@ -377,8 +383,14 @@ impl Ec2 {
         let turn = number % self.world.latencies.len();
         let latency = self.slow.pop_front().unwrap_or(self.world.latencies[turn]);
         let started = self.now();
-        self.attempts.push(Attempt { target, started, ended: None, outcome: None });
+        let attempt = Attempt { target, called: started, started, ended: None, outcome: None };
+        self.attempts.push(attempt);
         (number, Duration::from_millis(latency))
+    }
+
+    /// The attempts of a call failed so far, and another one starts.
+    fn retry(&mut self, number: usize) {
+        self.attempts[number].started = self.now();
     }
 
     /// EC2 reads what it answers.
@@ -694,11 +706,18 @@ impl Service<DescribeRequest> for Endpoint {
         self.state = Admission::Idle;
         let ec2 = self.ec2.clone();
         // The call starts now, also if its future is polled later.
-        let (number, latency) = lock(&ec2).begin(request.target);
-        let reads_at = lock(&ec2).world.reads_at;
+        let (number, latency) = lock(&ec2).begin(request.target.clone());
+        let World { reads_at, retries, .. } = lock(&ec2).world.clone();
+        let retried_after = retries[number % retries.len()];
         async move {
             if number >= MOST_CALLS {
                 std::future::pending::<()>().await;
+            }
+            request.attempt.start();
+            if retried_after > 0 {
+                sleep(Duration::from_millis(retried_after)).await;
+                request.attempt.start();
+                lock(&ec2).retry(number);
             }
             let before = latency * u32::try_from(reads_at).unwrap_or(0) / 100;
             if before > Duration::ZERO {

@@ -167,7 +167,7 @@ impl<'a> Oracle<'a> {
                 .ec2
                 .attempts
                 .iter()
-                .any(|attempt| attempt.runs_at(told_at) && attempt.started + SLOW <= told_at),
+                .any(|attempt| attempt.runs_at(told_at) && attempt.called + SLOW <= told_at),
             StaleReason::BudgetSpent => self.ec2.starved.iter().any(|(from, until)| {
                 *from <= told_at && until.is_none_or(|until| until >= told_at)
             }),
@@ -199,7 +199,7 @@ impl<'a> Oracle<'a> {
                 && attempt.runs_at(attempt.started.max(arrived))
                 && attempt.started <= until
                 && self.could_help(&attempt.target, &heard.ask);
-            useful && (attempt.started < arrived || self.serves_another(attempt, heard))
+            useful && (attempt.called < arrived || self.serves_another(attempt, heard))
         });
         demand!(shared, "collapsed is said of a call made for this caller alone");
         Ok(())
@@ -209,7 +209,7 @@ impl<'a> Oracle<'a> {
         self.heard.iter().any(|other| {
             !std::ptr::eq(other, heard)
                 && self.ec2.moment(other.arrived) <= attempt.ended.unwrap_or(Duration::MAX)
-                && (self.ec2.moment(other.ended) >= attempt.started || takes_a_refresh(other))
+                && (self.ec2.moment(other.ended) >= attempt.called || takes_a_refresh(other))
                 && self.could_serve(&attempt.target, &other.ask)
         })
     }
@@ -828,7 +828,7 @@ impl<'a> Oracle<'a> {
     /// Invariant 1 (docs/invariants.md): no call without a demand.
     fn judge_demand_for_calls(&self) -> Verdict {
         for attempt in &self.ec2.attempts {
-            let at = attempt.started;
+            let at = attempt.called;
             let demanded = self.heard.iter().any(|heard| {
                 let arrived = self.ec2.moment(heard.arrived) <= at;
                 arrived && (self.ec2.moment(heard.ended) >= at || takes_a_refresh(heard))

@@ -331,6 +331,7 @@ pub(super) const PATHS: &[&str] = &[
     "refused with the ID named",
     "refused without the ID named",
     "token refused",
+    "call that was made again",
     "call of more than two seconds",
     "deep page",
     "filtered page",
@@ -443,7 +444,10 @@ fn paths_of_call(attempt: &Attempt) -> Vec<&'static str> {
             }
         }
     }
-    if attempt.ended > Some(attempt.started + Duration::from_secs(2)) {
+    if attempt.started > attempt.called {
+        paths.push("call that was made again");
+    }
+    if attempt.ended > Some(attempt.called + Duration::from_secs(2)) {
         paths.push("call of more than two seconds");
     }
     if let Some(error) = attempt.error() {

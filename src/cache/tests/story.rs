@@ -440,6 +440,7 @@ pub(super) fn world() -> BoxedStrategy<World> {
         2 => vec(20..900_u64, 1..5),
         1 => vec(20..3_500_u64, 1..5),
     ];
+    let retries = prop_oneof![4 => Just(vec![0]), 1 => vec(0..6_000_u64, 1..4)];
     let reads_at = prop_oneof![3 => Just(0_u64), 1 => 0..=100_u64];
     let lags = prop_oneof![
         3 => Just(vec![0]),
@@ -452,8 +453,8 @@ pub(super) fn world() -> BoxedStrategy<World> {
         1 => (1..20_u32, 500..4_000_u64).prop_map(|(burst, every)| Some(Budget { burst, every })),
     ];
     let pages = (page_sizes, at_end, unsorted, tokens, token_code);
-    (pages, latencies, reads_at, lags, naming, budget)
-        .prop_map(|(pages, latencies, reads_at, lags, naming, budget)| {
+    (pages, (retries, latencies), reads_at, lags, naming, budget)
+        .prop_map(|(pages, (retries, latencies), reads_at, lags, naming, budget)| {
             let (page_sizes, token_at_end, unsorted, tokens, token_code) = pages;
             World {
                 page_sizes,
@@ -461,6 +462,7 @@ pub(super) fn world() -> BoxedStrategy<World> {
                 unsorted,
                 tokens,
                 token_code,
+                retries,
                 latencies,
                 reads_at,
                 lags,
