@@ -183,7 +183,7 @@ fn task(start: SystemTime, number: u32, bucket: &str) -> StoreImageTask {
             bucket: bucket.into(),
         },
         state: TaskState::Completed,
-        progress: 100,
+        progress: Some(100),
         failure_reason: None,
     }
 }
