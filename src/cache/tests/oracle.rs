@@ -238,7 +238,8 @@ impl<'a> Oracle<'a> {
     /// before one that the cache was told of count no longer.
     fn possible_states(&self, stored: &Stored, window: Window) -> Vec<usize> {
         let Some(newest) = stored.version_at(window.until) else { return Vec::new() };
-        let vanished = stored.vanishes.is_some_and(|vanishes| vanishes <= window.until);
+        let vanished = stored.vanishes.is_some_and(|vanishes| vanishes <= window.until)
+            || stored.is_forgotten_at(window.until);
         let omitted = self.is_omitted(stored, window);
         // Of a task that EC2 does not list, the state stands that it was listed with at last; and a page
         // that begins at a number of tasks may leave out any, without a sign of it.
