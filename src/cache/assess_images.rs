@@ -54,7 +54,7 @@ impl<'a> View<'a> {
                         gap.resolved = index;
                     }
                     let look_up_tells =
-                        candidates.buckets.is_empty() && !self.snapshot.is_refused(image);
+                        candidates.buckets.is_empty() && self.look_up_tells(image, candidates);
                     gap.add(*image, lack, look_up_tells);
                     continue;
                 }
@@ -84,6 +84,14 @@ impl<'a> View<'a> {
                 ec2_code: self.snapshot.refusal_of(&image),
                 known_since: known.known_since,
             }),
+        }
+    }
+
+    /// Whether a look-up of an image tells its latest candidate and the state of that.
+    fn look_up_tells(self, image: &ImageId, candidates: &TaskFilter) -> bool {
+        match self.snapshot.candidate(*image, candidates) {
+            Some(task) if !task.state.is_terminal() => !self.snapshot.is_hidden(&task.key),
+            _ => !self.snapshot.is_refused(image),
         }
     }
 

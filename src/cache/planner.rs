@@ -156,7 +156,13 @@ impl Planner {
         if wanted.first_page {
             return Some(Fetch::first_page(ListingFilter::default()));
         }
-        let look_ups = wanted.look_up.len() + wanted.unfinished.len();
+        let mut shown = Vec::new();
+        for key in wanted.unfinished.keys() {
+            if !snapshot.is_hidden(key) {
+                shown.push(key.image_id);
+            }
+        }
+        let look_ups = wanted.look_up.len() + shown.len();
         let by_first_page = wanted.by_first_page.len();
         // If a look-up is needed anyway, it does for all of them when they are few.
         let one_does = look_ups > 0 && by_first_page + look_ups <= MAX_IMAGES_PER_CALL;
@@ -176,11 +182,7 @@ impl Planner {
             return Some((*page).clone());
         }
         let mut images = wanted.images();
-        for key in wanted.unfinished.keys() {
-            if !snapshot.is_hidden(key) {
-                images.push(key.image_id);
-            }
-        }
+        images.extend(shown);
         if let Some(batch) = self.batch(snapshot, images) {
             return Some(Fetch::Images(batch));
         }

@@ -35,8 +35,9 @@ use crate::domain::{
 /// call that fails is tried again as the call budget admits it, which may take a minute.
 const SLOW: Duration = Duration::from_secs(2);
 
-/// Images and queries that are assessed before other tasks of the runtime get their turn.
-const ASSESSED_AT_ONCE: usize = 1_000;
+/// Images and queries that are assessed before other tasks of the runtime get their turn: a part of a
+/// millisecond, since most take some microseconds each.
+const ASSESSED_AT_ONCE: usize = 32;
 
 /// Queries whose tasks stay while they wait although there is no room: those that wait longest.
 const KEPT_QUERIES: usize = 64;

@@ -351,6 +351,13 @@ impl Ec2 {
         self.tasks.push(Stored { key, shows, vanishes: None, rank, versions });
     }
 
+    /// The most tasks that started together.
+    pub(super) fn most_at_once(&self) -> usize {
+        let start = |task: &Stored| task.key.start_time;
+        let together = |task| self.tasks.iter().filter(|other| start(other) == start(task)).count();
+        self.tasks.iter().map(together).max().unwrap_or(0)
+    }
+
     /// A task by its key.
     pub(super) fn stored(&self, key: &TaskKey) -> Option<&Stored> {
         self.tasks.iter().find(|task| task.key == *key)

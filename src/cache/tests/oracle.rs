@@ -708,7 +708,10 @@ impl<'a> Oracle<'a> {
                 *ask == plain && ask.count <= self.ec2.world.fewest_on_a_page()
             }
             Ask::Images(ask) => ask.buckets.is_empty() && self.were_looked_up(ask, heard),
-            Ask::Task(_) => true,
+            Ask::Task(key) => {
+                let stored = self.ec2.stored(key);
+                !stored.is_some_and(|stored| stored.is_forgotten_at(self.ec2.moment(heard.ended)))
+            }
         };
         let allowed = self.settings.ttl + self.settings.stale_if_error;
         let had_answer = self.heard.iter().any(|before| {

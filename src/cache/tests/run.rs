@@ -281,10 +281,11 @@ impl Run {
     }
 
     /// When nothing is pending, the cache keeps at most as many tasks as it may, but for those of the first
-    /// page, those that are not finished and those that hide one.
+    /// page and any that started together with the last of these, those that are not finished and those that hide one.
     pub(super) fn judge_bounds(&self) -> Verdict {
         let (kept, unfinished) = self.subject.tasks_kept();
-        let first_page = ec2::lock(&self.ec2).world.most_on_a_page();
+        let ec2 = ec2::lock(&self.ec2);
+        let first_page = ec2.world.most_on_a_page() + ec2.most_at_once();
         let most = self.settings.max_tasks.max(first_page + 2 * unfinished);
         if kept > most {
             return Err(format!("{kept} tasks are kept, {most} may be"));
