@@ -409,6 +409,19 @@ mod tests {
     }
 
     #[test]
+    fn a_task_that_may_come_into_a_wanted_state_may_follow_a_page() {
+        let clock = Clock::new();
+        let mut tasks = clock.done(1..=4);
+        tasks[3].state = crate::domain::TaskState::InProgress;
+        let snapshot = Snapshot::default().merge(&first_page(), &answer(tasks, None), clock.at(0));
+        let states = [TaskStateKind::Completed].into();
+        let filter = TaskFilter { states, ..TaskFilter::default() };
+        let query = Query::Listing { filter, after: None, count: 3 };
+        let known = newest(&snapshot, &query).expect("all is known");
+        assert_eq!((known.tasks.len(), known.more), (3, true));
+    }
+
+    #[test]
     fn started_after_ends_what_has_to_be_known() {
         let clock = Clock::new();
         let tasks = clock.done(1..=10);

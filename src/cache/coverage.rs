@@ -234,6 +234,15 @@ mod tests {
     }
 
     #[test]
+    fn a_first_page_promises_what_is_below_only_if_it_reaches_the_watermark() {
+        let clock = Clock::new();
+        let mut coverage = Coverage::default();
+        first_page(&mut coverage, &clock, 0, at(99));
+        coverage.add_page(at(99), at(80));
+        assert_eq!((coverage.promised(at(99)), coverage.promised(at(90))), (at(99), at(80)));
+    }
+
+    #[test]
     fn a_walk_that_rests_on_an_older_first_page_goes_on_below_newer_ones() {
         let clock = Clock::new();
         let mut coverage = Coverage::default();

@@ -269,8 +269,12 @@ fn end_of_page(from: Position, answer: &Answer) -> Position {
 mod tests {
     use super::*;
     use crate::{
-        cache::tests::support::{Clock, answer, first_page, image_id, images, next_page, token},
-        domain::TaskState,
+        cache::{
+            freshness::Freshness,
+            query::Query,
+            tests::support::{Clock, answer, first_page, image_id, images, next_page, token},
+        },
+        domain::{BucketName, TaskState, TaskStateKind},
     };
 
     const RUNNING: TaskState = TaskState::InProgress;
@@ -334,6 +338,30 @@ mod tests {
         assert_eq!(observed(&looked_up), [at_2, at_2, at_2, at_3]);
     }
 
+    /// An old task that runs may fail, and is on the page from then on.
+    #[test]
+    fn a_page_of_a_listing_by_state_can_always_change() {
+        let clock = Clock::new();
+        let filter = TaskFilter { states: [TaskStateKind::Failed].into(), ..TaskFilter::default() };
+        let page = |after: &StoreImageTask, name: &str| Fetch::Page {
+            filter: filter.listing(),
+            start: PageStart { from: Position::above(&after.key), token: Some(token(name)) },
+        };
+        let [one, two, three, four] =
+            [10, 20, 30, 40].map(|age| clock.task(age, age, TaskState::Failed, 5));
+        let first = Fetch::first_page(filter.listing());
+        let snapshot = Snapshot::default()
+            .merge(&first, &answer(vec![one.clone()], Some("a")), clock.at(0))
+            .merge(
+                &page(&one, "a"),
+                &answer(vec![two.clone(), three.clone()], Some("b")),
+                clock.at(1),
+            )
+            .merge(&page(&three, "b"), &answer(vec![four], None), clock.at(2));
+        let query = Query::Listing { filter, after: Some(two.key), count: 9 };
+        assert_eq!(snapshot.freshness(&query), Freshness::AsOf(clock.at(1)));
+    }
+
     /// The task may be on the page beside it: EC2 promises nothing about tasks that start together. Both
     /// pages tell together.
     #[test]
@@ -352,6 +380,51 @@ mod tests {
         let page = answer(vec![older], None);
         let snapshot = snapshot.merge(&next_page(&one, "a"), &page, clock.at(2));
         assert_eq!(snapshot.observed_at(&other.key), Some(clock.at(1)));
+    }
+
+    /// When the lower page was read, others of the tasks that started together may have stood on the upper
+    /// one.
+    #[test]
+    fn pages_that_part_tasks_of_one_start_follow_only_in_the_order_of_their_calls() {
+        let clock = Clock::new();
+        let bucket = BucketName::parse("bucket").expect("valid");
+        let filter = TaskFilter { buckets: [bucket].into(), ..TaskFilter::default() };
+        let [newest, one, other] = [(1, 1), (2, 10), (3, 10)]
+            .map(|(image, age)| clock.task(image, age, TaskState::Completed, 100));
+        let first = Fetch::first_page(filter.listing());
+        let second = |name: &str| Fetch::Page {
+            filter: filter.listing(),
+            start: PageStart { from: Position::above(&one.key), token: Some(token(name)) },
+        };
+        let upper = |name: &str| answer(vec![newest.clone(), one.clone()], Some(name));
+        let lower = answer(vec![other], None);
+        let query = Query::Listing { filter: filter.clone(), after: None, count: 9 };
+        let snapshot = Snapshot::default().merge(&first, &upper("a"), clock.at(0)).merge(
+            &second("a"),
+            &lower,
+            clock.at(1),
+        );
+        assert_eq!(snapshot.freshness(&query), Freshness::AsOf(clock.at(0)));
+        let again = snapshot.merge(&first, &upper("b"), clock.at(2));
+        assert_eq!(again.freshness(&query), Freshness::Missing);
+        let both = again.merge(&second("b"), &lower, clock.at(3));
+        assert_eq!(both.freshness(&query), Freshness::AsOf(clock.at(2)));
+    }
+
+    #[test]
+    fn a_page_that_was_begun_before_the_one_above_tells_nothing_of_what_is_between_them() {
+        let clock = Clock::new();
+        let (one, other) = (clock.task(1, 10, RUNNING, 5), clock.task(2, 10, RUNNING, 5));
+        let older = clock.task(3, 20, RUNNING, 5);
+        let all = answer(vec![one.clone(), other.clone(), older.clone()], None);
+        let upper = answer(vec![one.clone()], Some("a"));
+        let snapshot = Snapshot::default()
+            .merge(&first_page(), &all, clock.at(0))
+            .merge(&first_page(), &upper, clock.at(1))
+            .merge(&next_page(&one, "a"), &answer(vec![], Some("b")), clock.at(2))
+            .merge(&first_page(), &upper, clock.at(3))
+            .merge(&next_page(&one, "b"), &answer(vec![older], None), clock.at(4));
+        assert_eq!(snapshot.observed_at(&other.key), Some(clock.at(0)));
     }
 
     #[test]

@@ -169,3 +169,32 @@ impl Snapshot {
             && all.any(|older| !older.state.is_terminal())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cache::tests::support::{Clock, answer, first_page, image_id, images, next_page},
+        domain::TaskState,
+    };
+
+    /// A newer task of an image whose older one is not finished stays: without it the older one would count
+    /// as the latest.
+    #[test]
+    fn what_goes_is_not_known_and_what_hides_an_unfinished_task_stays() {
+        let clock = Clock::new();
+        let first = clock.done([10]);
+        let mut deep = clock.done([15, 25, 35]);
+        deep.push(clock.task(1, 20, TaskState::Completed, 100));
+        deep.push(clock.task(1, 30, TaskState::InProgress, 5));
+        let newest_gone = deep[0].key.clone();
+        let snapshot = Snapshot::default()
+            .merge(&first_page(), &answer(first.clone(), Some("a")), clock.at(0))
+            .merge(&next_page(&first[0], "a"), &answer(deep, None), clock.at(1));
+        assert_eq!(snapshot.coverage.bottom(), Position::End);
+        let trimmed = snapshot.without(usize::MAX, &Kept::default()).expect("some may go");
+        assert_eq!(images(&trimmed), [10, 1, 1].map(image_id));
+        assert_eq!(trimmed.coverage.bottom(), Position::well_above(&newest_gone));
+        assert!(trimmed.without(usize::MAX, &Kept::default()).is_none(), "no other may go");
+    }
+}

@@ -146,6 +146,19 @@ async fn a_token_that_repeats_is_an_error_after_two_calls() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn tokens_that_lead_in_a_circle_are_an_error_when_it_closes() {
+    let world = World::new();
+    world.add_done(1..=50, 60);
+    world.ec2().tokens = Tokens::BackFrom(3);
+    let answer = timeout(MINUTE, world.get(all(50))).await.expect("no walk is endless");
+    let error = answer.expect_err("a circle");
+    assert!(
+        matches!(&error, CacheError::Upstream(error) if error.kind == ErrorKind::MalformedAnswer)
+    );
+    assert_eq!(world.calls(), 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_is_dated_by_the_attempt_that_was_answered() {
     let world = World::new();
     world.add_done(1..=5, 60);
@@ -182,6 +195,27 @@ async fn collapsed_is_said_of_a_call_that_another_request_had_or_shared() {
     assert!(collapsed(&joined.expect("answered")), "had been started for another");
     let (one, two) = tokio::join!(world.get_now(all(5)), world.get_now(latest([3])));
     assert!(collapsed(&one.expect("answered")) && collapsed(&two.expect("answered")));
+    let (one, two) = tokio::join!(world.get_now(all(5)), world.get_now(all(5)));
+    assert!(collapsed(&one.expect("answered")) && collapsed(&two.expect("answered")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn collapsed_is_said_also_if_the_call_brings_only_a_part_of_the_answer() {
+    let world = World::new();
+    world.add_done(1..=20, 60);
+    let collapsed =
+        |found: &CacheRead| matches!(found.outcome, Outcome::Fetched { collapsed: true, .. });
+    let begun = Instant::now();
+    let late = async {
+        sleep(Duration::from_millis(150)).await;
+        world.scope.get(all(20), Some(MINUTE)).await
+    };
+    let (first, late) = tokio::join!(world.get_now(all(20)), late);
+    assert!(!collapsed(&first.expect("answered")), "made for it alone");
+    let late = late.expect("answered");
+    assert_eq!(late.as_of().map(|call| call.instant), Some(begun), "by the page above");
+    assert!(collapsed(&late), "the second page was being read");
+    assert_eq!(world.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -413,6 +447,22 @@ async fn a_wall_clock_that_leaps_loses_no_task() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dry_run_is_shared_by_those_who_came_before_it_started_and_by_no_other() {
+    let world = World::with(Settings { max_waiting: 3, ..Settings::default() });
+    let dry_run = || world.scope.dry_run(Instant::now());
+    let late = async {
+        sleep(Duration::from_millis(50)).await;
+        dry_run().await
+    };
+    let (one, two, late) = tokio::join!(dry_run(), dry_run(), late);
+    assert_eq!((one, two, late), (Ok(()), Ok(()), Ok(())));
+    assert_eq!(world.calls(), 2);
+    let (one, two, three, four) = tokio::join!(dry_run(), dry_run(), dry_run(), dry_run());
+    assert_eq!((one, two, three), (Ok(()), Ok(()), Ok(())));
+    assert_eq!(four, Err(CacheError::TooManyWaiting));
+}
+
+#[tokio::test(start_paused = true)]
 async fn watches_have_places_of_their_own() {
     let settings =
         Settings { max_queries: 1, max_waiting: 1, max_refreshes: 2, ..Settings::default() };
@@ -432,6 +482,10 @@ async fn watches_have_places_of_their_own() {
         refresh(2)
     );
     assert_eq!((list.is_ok(), other.err()), (true, Some(CacheError::TooManyWaiting)));
+    assert_eq!((one, two, three), (Ok(()), Ok(()), Err(CacheError::TooManyWaiting)));
+    sleep(MINUTE).await;
+    // Also those that ask the same.
+    let (one, two, three) = tokio::join!(refresh(0), refresh(0), refresh(0));
     assert_eq!((one, two, three), (Ok(()), Ok(()), Err(CacheError::TooManyWaiting)));
 }
 

@@ -13,7 +13,7 @@ use super::{
     support::image_id,
 };
 use crate::{
-    cache::{CacheError, Outcome, Settings},
+    cache::{CacheError, Outcome, Settings, StaleReason},
     domain::{ListingFilter, TaskStateKind},
 };
 
@@ -152,6 +152,26 @@ fn a_refusal_of_one_listing_is_not_the_refusal_of_another() {
     });
 }
 
+/// A refusal that is not about the image.
+#[test]
+fn a_refusal_of_a_look_up_is_remembered_for_its_images_and_no_other() {
+    on_paused_clock(async {
+        let mut run = run(World::plain(5));
+        run.live(&stores(0..40, End::Completes)).await;
+        sleep(Duration::from_mins(10)).await;
+        run.ask(top(), NONE).await;
+        run.live(&Event::Fail(vec![Fault::Invalid])).await;
+        let refused = run.ask(images([99]), None).await;
+        assert!(matches!(error(&refused), CacheError::Upstream(_)), "{refused:?}");
+        let calls = run.calls();
+        let again = run.ask(images([99]), None).await;
+        assert!(matches!(error(&again), CacheError::Remembered { .. }), "{again:?}");
+        assert_eq!(run.calls(), calls);
+        outcome(&run.ask(images([98]), None).await);
+        assert_eq!(run.calls(), calls + 1);
+    });
+}
+
 /// It is no error, but what a look-up tells of the image.
 #[test]
 fn the_refusal_of_an_image_is_as_old_as_its_call() {
@@ -241,6 +261,25 @@ fn an_old_answer_is_refreshed_behind_once() {
     });
 }
 
+/// The caller has gone by then.
+#[test]
+fn an_old_answer_that_was_given_for_want_of_budget_is_refreshed_behind() {
+    on_paused_clock(async {
+        let budget = Some(Budget { burst: 1, every: 5_000 });
+        let mut run = run(World { budget, ..World::plain(5) });
+        run.live(&stores(0..3, End::Completes)).await;
+        run.ask(top(), NONE).await;
+        sleep(Duration::from_secs(20)).await;
+        run.live(&Event::SpendBudget).await;
+        let calls = run.calls();
+        let stale = run.ask(top(), None).await;
+        assert_eq!(outcome(&stale), Outcome::StaleIfError(StaleReason::BudgetSpent));
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(run.calls(), calls + 1);
+        assert_eq!(outcome(&run.ask(top(), None).await), Outcome::Hit);
+    });
+}
+
 #[test]
 fn an_old_answer_is_given_only_while_ec2_is_in_trouble() {
     on_paused_clock(async {
@@ -260,6 +299,25 @@ fn an_old_answer_is_given_only_while_ec2_is_in_trouble() {
         sleep(Duration::from_secs(60)).await;
         let after = run.ask(top(), None).await;
         assert!(matches!(outcome(&after), Outcome::Fetched { .. }), "{after:?}");
+    });
+}
+
+#[test]
+fn all_who_take_an_old_answer_have_it_when_a_call_is_slow() {
+    on_paused_clock(async {
+        let mut run = run(World::plain(5));
+        run.live(&stores(0..3, End::Completes)).await;
+        run.ask(top(), NONE).await;
+        sleep(Duration::from_secs(20)).await;
+        run.live(&Event::Slow(vec![10_000])).await;
+        for _ in 0..3 {
+            run.ask_after(Duration::ZERO, top(), None, None);
+        }
+        run.quiet().await.expect("all are told");
+        for heard in &run.heard()[1..] {
+            assert!(matches!(outcome(heard), Outcome::StaleIfError(_)), "{heard:?}");
+            assert_eq!(heard.ended - heard.arrived, Duration::from_secs(2));
+        }
     });
 }
 

@@ -28,6 +28,8 @@ pub(super) enum Tokens {
     RefusedFrom(usize, &'static str),
     /// Gives the token of the page that it was asked for.
     Repeated,
+    /// The token of this page leads back to page 1.
+    BackFrom(usize),
 }
 
 /// An EC2.
@@ -106,6 +108,7 @@ impl Ec2 {
         let more = first + count < listed.len() || page < shift;
         let following = match self.tokens {
             Tokens::Repeated if page > 0 => page,
+            Tokens::BackFrom(last) if page == last => 1,
             _ => page + 1,
         };
         Ok(Answer { tasks, next: more.then(|| NextToken(following.to_string().into())) })
