@@ -1,6 +1,6 @@
 //! How a scope whose queries cost much to plan disturbs another one: p99 of hits in a calm scope, while
-//! a thousand callers ask a large one for rare buckets, as a ratio to p99 beside a process that burns
-//! as much CPU time as one thread can.
+//! a thousand callers ask a large one for rare buckets, as a ratio to p99 beside a process that burns as
+//! much CPU time: the plans and their callers keep both worker threads busy.
 //!
 //! `cargo bench --bench contention` prints a table. Rounds alternate, and each figure is the median of
 //! its rounds.
@@ -10,6 +10,7 @@ use std::{
     env, hint,
     process::{Child, Command},
     sync::Arc,
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -29,6 +30,8 @@ use tower::util::BoxCloneSyncService;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// Number of threads that burn CPU time, and that run tasks.
+const WORKERS: usize = 2;
 /// Tasks of the large scope, and of the calm one.
 const LARGE: u32 = 100_000;
 const CALM: u32 = 100;
@@ -40,6 +43,8 @@ const PAGE: u32 = 200;
 const CALL: Duration = Duration::from_millis(2);
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_secs(3);
+/// Time in which all callers come.
+const ARRIVAL: Duration = Duration::from_millis(500);
 /// Time between two hits.
 const PAUSE: Duration = Duration::from_millis(1);
 /// The argument with which this program only burns CPU time.
@@ -48,9 +53,15 @@ const BURN: &str = "burn";
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<(), Failure> {
     if env::args().any(|argument| argument == BURN) {
-        loop {
-            hint::spin_loop();
-        }
+        thread::scope(|scope| {
+            for _ in 0..WORKERS {
+                scope.spawn(|| {
+                    loop {
+                        hint::spin_loop();
+                    }
+                });
+            }
+        });
     }
     let cache = cache();
     let (large, calm) = (scope(&cache, "us-east-1")?, scope(&cache, "eu-west-1")?);
@@ -64,6 +75,8 @@ async fn main() -> Result<(), Failure> {
         figures[1].push(p99_of_hits(&calm).await?);
         drop(burning);
         let mut callers = ask_for_rare_buckets(&large)?;
+        // The callers have come, which is work of their own tasks. From now on the plans are the work.
+        sleep(ARRIVAL).await;
         figures[2].push(p99_of_hits(&calm).await?);
         callers.shutdown().await;
     }
