@@ -16,4 +16,4 @@ def test_a_watch_streams_to_the_end(gateway, ec2, simulator):
     assert done.returncode == 0, done.stderr
     messages = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(messages) >= 2
-    assert messages[-1]["task"]["state"] == "STORE_IMAGE_TASK_STATE_COMPLETED"
+    assert messages[-1]["task"]["state"] == "STATE_COMPLETED"
