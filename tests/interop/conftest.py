@@ -25,9 +25,9 @@ def clean_environment(**more):
 class Simulator:
     """A process of `amistore-gateway simulate`, and the environment that it prints."""
 
-    def __init__(self, *flags):
+    def __init__(self, *flags, latency="5ms"):
         self.process = subprocess.Popen(
-            [GATEWAY, "simulate", "--listen", "127.0.0.1:0", "--latency", "5ms", *flags],
+            [GATEWAY, "simulate", "--listen", "127.0.0.1:0", "--latency", latency, *flags],
             stdout=subprocess.PIPE, text=True, env=clean_environment(),
         )
         self.environment = {}

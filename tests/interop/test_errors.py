@@ -1,0 +1,356 @@
+"""Every row of docs/errors.md through real clients: code, `ErrorInfo`, `RetryInfo`, pushback, and the size of
+the trailers. Tests in Rust provoke the rows that only a bug of the gateway shows."""
+
+import base64
+import contextlib
+import http.server
+import json
+import pathlib
+import re
+import socket
+import subprocess
+import threading
+import time
+import urllib.parse
+
+import grpc
+import pytest
+from google.protobuf import duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from conftest import ROOT, SERVICE, Gateway, Simulator
+
+HERE = pathlib.Path(__file__).resolve().parent
+# Less than 3 KiB, so that nginx's buffer of 4 KiB holds them with the other headers.
+MAX_TRAILERS = 3 << 10
+DETAILS = (error_details_pb2.ErrorInfo, error_details_pb2.RetryInfo, error_details_pb2.BadRequest)
+BY_A_BUG = {"REQUEST_LOST", "INTERNAL"}
+# The tests of src/ec2/error.rs class these.
+OF_THE_ENVIRONMENT = {"CredentialsTimedOut", "RequestNotSent"}
+
+
+class Row:
+    """What docs/errors.md says of a reason."""
+
+    def __init__(self, domain, reason, code, delay):
+        self.domain, self.reason, self.code = domain, reason, code
+        self.delay = None if delay == "no" else tuple(map(int, re.fullmatch(r"(\d+) to (\d+) s", delay).groups()))
+
+
+def documented():
+    """The rows of EC2's codes, and those of the gateway's reasons."""
+    text = (ROOT / "docs" / "errors.md").read_text().split("## Codes that refuse one image")[0]
+    by_ec2, by_gateway = {}, {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|") or len(cells) != 4 or "`" not in line:
+            continue
+        if cells[0].startswith("`"):
+            row = Row("amistore", cells[0].strip("`"), *cells[2:])
+            by_gateway[row.reason] = row
+        else:
+            for code in re.findall(r"`(\w+)`", cells[1]):
+                by_ec2[code] = Row("ec2.amazonaws.com", code, *cells[2:])
+    return by_ec2, by_gateway
+
+
+EC2_ROWS, GATEWAY_ROWS = documented()
+
+
+class Refusal:
+    """A status with what its trailers say."""
+
+    def __init__(self, code, message, trailers):
+        self.code, self.message = code, message
+        packed = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+        assert packed.code == code.value[0] and packed.message == message
+        self.details = {}
+        for detail in packed.details:
+            kind = next(kind for kind in DETAILS if detail.Is(kind.DESCRIPTOR))
+            assert kind not in self.details, f"two {kind.__name__}"
+            self.details[kind] = kind()
+            detail.Unpack(self.details[kind])
+        self.info = self.details[error_details_pb2.ErrorInfo]
+        self.pushback = trailers.get("grpc-retry-pushback-ms")
+        encoded = trailers | {
+            "grpc-status": str(code.value[0]),
+            "grpc-message": urllib.parse.quote(message, safe=" "),
+            "grpc-status-details-bin": base64.b64encode(trailers["grpc-status-details-bin"]).decode(),
+        }
+        self.size = sum(len(name) + len(value) + 4 for name, value in encoded.items())
+
+    @classmethod
+    def of(cls, error):
+        return cls(error.code(), error.details(), dict(error.trailing_metadata()))
+
+    @classmethod
+    def of_raw(cls, headers):
+        code = next(code for code in grpc.StatusCode if code.value[0] == int(headers["grpc-status"]))
+        details = headers["grpc-status-details-bin"]
+        trailers = {"grpc-status-details-bin": base64.b64decode(details + "=" * (-len(details) % 4))}
+        if "grpc-retry-pushback-ms" in headers:
+            trailers["grpc-retry-pushback-ms"] = headers["grpc-retry-pushback-ms"]
+        return cls(code, urllib.parse.unquote(headers["grpc-message"]), trailers)
+
+    def assert_is(self, row):
+        assert (self.info.domain, self.info.reason, self.code.name) == (row.domain, row.reason, row.code), self.message
+        assert self.message and self.size < MAX_TRAILERS
+        retry = self.details.get(error_details_pb2.RetryInfo)
+        assert (retry is None) == (self.pushback is None) == (row.delay is None), self.details
+        assert (row.delay is not None) == (row.code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"))
+        if row.delay:
+            shortest, longest = row.delay
+            assert retry.retry_delay.ToMilliseconds() == int(self.pushback)
+            assert shortest * 1000 <= int(self.pushback) <= longest * 1000
+
+
+def refused(call, *arguments, **options):
+    """The refusal of a call that must fail. A stream fails at one of its messages."""
+    if isinstance(call, (grpc.UnaryUnaryMultiCallable, grpc.UnaryStreamMultiCallable)):
+        options = {"timeout": 60} | options
+    with pytest.raises(grpc.RpcError) as raised:
+        answer = call(*arguments, **options)
+        for _ in answer if hasattr(answer, "__next__") else []:
+            pass
+    return Refusal.of(raised.value)
+
+
+class Endpoint:
+    """An EC2-compatible endpoint that answers each call with `reply`: a status and a body, or None for no answer."""
+
+    def __init__(self):
+        endpoint = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"] or 0))
+                if endpoint.reply is None:
+                    time.sleep(60)
+                    return
+                status, body = endpoint.reply
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("x-amzn-RequestId", "request-1")
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            do_GET = do_POST
+
+            def log_message(self, *_):
+                pass
+
+        self.reply = 500, ""
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        # The endpoint grants far more calls than EC2.
+        self.environment = {
+            "AWS_ENDPOINT_URL_EC2": self.url, "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+            "AMISTORE_CALL_BURST": "1000", "AMISTORE_CALL_RATE": "1000",
+            "AMISTORE_MAX_ATTEMPTS": "1", "AMISTORE_ATTEMPT_TIMEOUT": "1s",
+        }
+
+    def refuse(self, code, status=400):
+        self.reply = status, (
+            f'<?xml version="1.0" encoding="UTF-8"?><Response><Errors><Error><Code>{code}</Code>'
+            f"<Message>EC2 says so.</Message></Error></Errors><RequestID>request-1</RequestID></Response>"
+        )
+
+    def list(self, *items):
+        tasks = "".join(
+            f"<item><amiId>{image}</amiId><bucket>golden-images</bucket><progressPercentage>5</progressPercentage>"
+            f"<s3objectKey>{image}.bin</s3objectKey><storeTaskState>InProgress</storeTaskState>"
+            f"<taskStartTime>{start}</taskStartTime></item>" for image, start in items
+        )
+        self.reply = 200, (
+            '<?xml version="1.0" encoding="UTF-8"?>'
+            '<DescribeStoreImageTasksResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
+            "<requestId>request-1</requestId>"
+            f"<storeImageTaskResultSet>{tasks}</storeImageTaskResultSet></DescribeStoreImageTasksResponse>"
+        )
+
+
+@contextlib.contextmanager
+def serving(backend, stubs, **settings):
+    """A gateway in front of a simulator or an endpoint, and a client of it."""
+    backend.environment = backend.environment | settings
+    gateway = Gateway(backend)
+    with grpc.insecure_channel(gateway.address) as channel:
+        yield gateway, stubs[1].StoreImageTaskServiceStub(channel), channel
+    gateway.stop()
+
+
+@pytest.fixture
+def endpoint():
+    endpoint = Endpoint()
+    yield endpoint
+    endpoint.server.shutdown()
+
+
+@pytest.fixture
+def newest(stubs):
+    """A List that EC2 must be asked for."""
+    return stubs[0].ListStoreImageTasksRequest(max_staleness=duration_pb2.Duration())
+
+
+def seen(reasons, row_of):
+    """Keeps the reasons that a test has provoked, each as its row says."""
+    def check(reason, refusal):
+        refusal.assert_is(row_of[reason])
+        reasons.add(reason)
+    return check
+
+
+def test_every_code_of_ec2(endpoint, stubs, newest):
+    provoked = set()
+    check = seen(provoked, EC2_ROWS)
+    watch = stubs[0].WatchStoreImageTaskRequest(image_id="ami-00000001")
+    unavailable = {code for code, row in EC2_ROWS.items() if row.code == "UNAVAILABLE"}
+    with serving(endpoint, stubs) as (_, client, _):
+        for code in EC2_ROWS:
+            endpoint.refuse(code, 503 if code in unavailable else 400)
+            refusal = refused(client.ListStoreImageTasks, newest)
+            check(code, refusal)
+            metadata = {"account": "default", "region": "us-east-1", "requestId": "request-1"}
+            assert dict(refusal.info.metadata) == metadata, code
+            if EC2_ROWS[code].code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
+                # A Watch that begins is told so at once.
+                check(code, refused(client.WatchStoreImageTask, watch))
+        for code, status, kind in [("NoSuchCodeYet", 400, "FAILED_PRECONDITION"), ("NoSuchCodeYet", 500, "UNAVAILABLE"),
+                                   ("RequestTimedOut", 408, "UNAVAILABLE"), ("NoSuchCodeYet", 501, "UNIMPLEMENTED")]:
+            endpoint.refuse(code, status)
+            delay = "2 to 4 s" if kind == "UNAVAILABLE" else "no"
+            refused(client.ListStoreImageTasks, newest).assert_is(Row("ec2.amazonaws.com", code, kind, delay))
+    assert provoked == EC2_ROWS.keys() and len(provoked) > 50
+
+
+def test_every_reason_of_the_gateway(endpoint, stubs, newest):
+    provoked = set()
+    check = seen(provoked, GATEWAY_ROWS)
+    calls_without_an_error_of_ec2(endpoint, stubs, newest, check)
+    credentials(endpoint, stubs, newest, check)
+    bad_requests(endpoint, stubs, check)
+    raw_requests(endpoint, stubs, check)
+    ends_of_watches(endpoint, stubs, check)
+    bounds(stubs, newest, check)
+    assert provoked == GATEWAY_ROWS.keys() - BY_A_BUG - OF_THE_ENVIRONMENT
+
+
+def calls_without_an_error_of_ec2(endpoint, stubs, newest, check):
+    with serving(endpoint, stubs) as (_, client, _):
+        for reason, reply in [
+            ("ServiceUnavailable", (502, "<html>")), ("UnknownError", (404, "<html>")),
+            ("RequestThrottled", (429, "<html>")), ("MalformedAnswer", (200, "<html>")), ("RequestTimeout", None),
+        ]:
+            endpoint.reply = reply
+            check(reason, refused(client.ListStoreImageTasks, newest))
+        endpoint.refuse("DryRunOperation", 412)
+        check("UnexpectedDryRun", refused(client.ListStoreImageTasks, newest))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    unreachable = Endpoint.__new__(Endpoint)
+    unreachable.environment = endpoint.environment | {"AWS_ENDPOINT_URL_EC2": f"http://127.0.0.1:{port}"}
+    with serving(unreachable, stubs) as (_, client, _):
+        check("ConnectionFailure", refused(client.ListStoreImageTasks, newest))
+
+
+def credentials(endpoint, stubs, newest, check):
+    provider = Endpoint()
+    without_keys = {name: value for name, value in endpoint.environment.items() if "KEY" not in name}
+    without_keys |= {"AWS_EC2_METADATA_DISABLED": "true", "AMISTORE_ATTEMPT_TIMEOUT": "20s"}
+    from_url = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": provider.url}
+    backend = Endpoint.__new__(Endpoint)
+    for reason, reply, more in [
+        ("NoCredentials", None, {}),
+        ("CredentialsFailure", (500, "no"), from_url),
+    ]:
+        provider.reply = reply
+        backend.environment = without_keys | more
+        with serving(backend, stubs) as (_, client, _):
+            check(reason, refused(client.ListStoreImageTasks, newest, timeout=60))
+    provider.server.shutdown()
+
+
+def bad_requests(endpoint, stubs, check):
+    messages = stubs[0]
+    endpoint.list()
+    with serving(endpoint, stubs) as (gateway, client, channel):
+        check("INVALID_ARGUMENT", refused(client.ListStoreImageTasks, messages.ListStoreImageTasksRequest(page_size=-1)))
+        huge = messages.ListStoreImageTasksRequest(page_token="x" * (1 << 20))
+        check("REQUEST_TOO_LARGE", refused(client.ListStoreImageTasks, huge))
+        call = channel.unary_unary(f"/{SERVICE}/ListStoreImageTasks")
+        check("REQUEST_UNREADABLE", refused(call, b"\xff" * 9))
+        check("HEADERS_TOO_LARGE", refused(call, b"", metadata=[("x", "x" * (17 << 10))]))
+        check("UNKNOWN_METHOD", refused(channel.unary_unary(f"/{SERVICE}/No"), b""))
+        check("UNKNOWN_METHOD", refused(client.WatchStoreImageTasks, messages.WatchStoreImageTasksRequest()))
+        # A HealthCheckRequest of the service "no".
+        check("UNKNOWN_NAME", refused(channel.unary_unary("/grpc.health.v1.Health/Check"), b"\n\x02no"))
+        with grpc.insecure_channel(gateway.address, compression=grpc.Compression.Deflate) as deflating:
+            list_call = stubs[1].StoreImageTaskServiceStub(deflating).ListStoreImageTasks
+            page = messages.ListStoreImageTasksRequest(page_token="x" * 10_000)
+            check("UNSUPPORTED_ENCODING", refused(list_call, page))
+
+
+def raw_requests(endpoint, stubs, check):
+    """What a gRPC library never sends, or answers by itself."""
+    with serving(endpoint, stubs) as (gateway, _, _):
+        for reason, headers in [
+            ("INVALID_TIMEOUT", {"grpc-timeout": "soon"}),
+            ("UNSUPPORTED_CONTENT_TYPE", {"content-type": "application/json"}),
+            ("DEADLINE_EXCEEDED", {"grpc-timeout": "1n"}),
+        ]:
+            done = subprocess.run(["node", HERE / "raw.mjs", gateway.address, json.dumps(headers)],
+                                  capture_output=True, text=True, timeout=60, check=True)
+            check(reason, Refusal.of_raw(json.loads(done.stdout)))
+
+
+def ends_of_watches(endpoint, stubs, check):
+    messages = stubs[0]
+    a_month_ago = time.time() - 31 * 24 * 3600 + 6
+    start = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(a_month_ago))
+    endpoint.list(("ami-00000001", start))
+    with serving(endpoint, stubs) as (gateway, client, _):
+        watch = client.WatchStoreImageTask
+        check("NO_TASK", refused(watch, messages.WatchStoreImageTaskRequest(image_id="ami-00000002")))
+        [task] = client.ListStoreImageTasks(messages.ListStoreImageTasksRequest()).tasks
+        time.sleep(max(0, a_month_ago + 31 * 24 * 3600 + 1 - time.time()))
+        endpoint.list()
+        check("TASK_GONE", refused(watch, messages.WatchStoreImageTaskRequest(task_id=task.task_id)))
+        running = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(time.time() - 60))
+        endpoint.list(("ami-00000003", running))
+        stream = watch(messages.WatchStoreImageTaskRequest(image_id="ami-00000003"))
+        assert next(stream).task.image_id == "ami-00000003"
+        gateway.process.terminate()
+        check("SHUTTING_DOWN", refused(list, stream))
+
+
+def bounds(stubs, newest, check):
+    messages = stubs[0]
+    simulator = Simulator(latency="2s")
+    with serving(simulator, stubs, AMISTORE_MAX_WAITING="1", AMISTORE_REQUEST_TIMEOUT="1s") as (_, client, _):
+        calls = [client.ListStoreImageTasks.future(newest) for _ in range(4)]
+        reasons = [Refusal.of(call.exception()) for call in calls]
+        for refusal in reasons:
+            check(refusal.info.reason, refusal)
+        assert {refusal.info.reason for refusal in reasons} == {"TOO_MANY_WAITING", "REQUEST_TIMED_OUT"}
+    simulator.stop()
+    simulator = Simulator("--tasks", "3000", "--running", "2")
+    with serving(simulator, stubs, AMISTORE_MAX_TASKS="1000", AMISTORE_MAX_WATCHES="1") as (_, client, _):
+        running = messages.ListStoreImageTasksRequest(states=[messages.StoreImageTask.STATE_IN_PROGRESS])
+        image = client.ListStoreImageTasks(running).tasks[0].image_id
+        request = messages.WatchStoreImageTaskRequest(image_id=image)
+        open_watch = client.WatchStoreImageTask(request)
+        next(open_watch)
+        check("TOO_MANY_WATCHES", refused(client.WatchStoreImageTask, request))
+        open_watch.cancel()
+
+        def walk():
+            page = messages.ListStoreImageTasksRequest(page_size=1000)
+            while True:
+                page.page_token = client.ListStoreImageTasks(page).next_page_token
+                assert page.page_token, "not refused before the last page"
+        check("TOO_MANY_TASKS", refused(walk))
+    simulator.stop()
