@@ -470,3 +470,105 @@ async fn watches_that_wait_share_their_calls() {
     rig.run_for(2 * MINUTE).await;
     assert!(rig.calls() - before <= 24, "{} calls in 2 min", rig.calls() - before);
 }
+
+/// 3,000 finished tasks, among them one of image 9,000 on this page of EC2's listing, and above them all a
+/// running one of that image, which is the only one that a look-up shows.
+async fn candidate_on_page(page: u64) -> (Rig, WatchStoreImageTaskRequest) {
+    let rig = Rig::with_tasks(finished(3_000)).await;
+    let tasks_above = (page - 1) * 200 + 100;
+    rig.add([
+        Task::done(&image(9_000), HOUR + u32::try_from(tasks_above).expect("few") * MINUTE),
+        Task::running(&image(9_000), 5 * HOUR).aged(HOUR / 2),
+    ]);
+    let started_after = Some((rig.simulator.now() - 10 * DAY).into());
+    (rig, WatchStoreImageTaskRequest { started_after, ..watch_of(&image(9_000)) })
+}
+
+/// Number of pages below the first one that EC2 was asked for.
+fn pages_further(rig: &Rig) -> usize {
+    rig.requests().iter().filter(|parameters| parameters.contains("NextToken")).count()
+}
+
+#[tokio::test]
+async fn the_first_candidate_is_looked_for_at_most_five_pages_down_the_listing() {
+    let (rig, request) = candidate_on_page(5).await;
+    let (first, _) = first_task(&rig, &mut open(&rig, request).await).await;
+    assert_eq!(first.state(), State::Completed, "the older one, which only the listing shows");
+    assert!((4..=5).contains(&pages_further(&rig)), "{}", pages_further(&rig));
+
+    let (rig, request) = candidate_on_page(9).await;
+    let mut stream = open(&rig, request).await;
+    let (first, _) = first_task(&rig, &mut stream).await;
+    assert_eq!(first.state(), State::InProgress, "the first one of those that are known");
+    rig.run_for(10 * MINUTE).await;
+    assert_eq!(pages_further(&rig), 5, "no page is read for it later, either");
+}
+
+/// A gateway that has as many tasks as it keeps, in front of an account with more.
+async fn at_the_bound_of_tasks() -> Rig {
+    let mut setup = Setup::default();
+    setup.gateway.cache.max_tasks = 300;
+    let rig = setup.start().await;
+    rig.add(finished(1_000));
+    rig.add([Task::running(&image(9_000), 40 * HOUR).aged(15 * HOUR)]);
+    rig.add([Task::running(&image(9_000), 40 * HOUR).into("other-bucket").aged(HOUR / 2)]);
+    let mut page = ListStoreImageTasksRequest { page_size: 300, ..all() };
+    loop {
+        match rig.until(rig.client().list(page.clone())).await {
+            Ok(answer) => page.page_token = answer.into_inner().next_page_token,
+            Err(status) => {
+                assert_eq!(reason(&status).1, "TOO_MANY_TASKS");
+                return rig;
+            }
+        }
+        assert!(!page.page_token.is_empty(), "refused before the last page");
+    }
+}
+
+#[tokio::test]
+async fn at_the_bound_of_tasks_a_watch_goes_on_without_the_listing() {
+    let rig = at_the_bound_of_tasks().await;
+    let deep = pages_further(&rig);
+    // What is in progress shows the older task, so the newer one in another bucket does not hide it.
+    let request =
+        WatchStoreImageTaskRequest { bucket: BUCKET.to_owned(), ..watch_of(&image(9_000)) };
+    let (running, _) = first_task(&rig, &mut open(&rig, request).await).await;
+    let (same, _) = first_task(&rig, &mut open(&rig, by_id(&running)).await).await;
+    assert_eq!((&running.bucket[..], &same.task_id), (BUCKET, &running.task_id));
+
+    // The bucket has no task of the image, as far as is known without the listing.
+    let third = WatchStoreImageTaskRequest {
+        bucket: "third-bucket".to_owned(),
+        wait_for_task: seconds(60),
+        ..watch_of(&image(9_000))
+    };
+    let mut stream = open(&rig, third.clone()).await;
+    rig.run_for(20 * SECOND).await;
+    rig.add([Task::running(&image(9_000), 30 * SECOND).into("third-bucket")]);
+    let (last, error) = to_the_end(&rig, &mut stream).await;
+    assert_eq!((last.expect("a task").state(), error.is_none()), (State::Completed, true));
+
+    let fourth = WatchStoreImageTaskRequest { bucket: "fourth-bucket".to_owned(), ..third };
+    let (_, error) = to_the_end(&rig, &mut open(&rig, fourth).await).await;
+    let error = error.expect("an error");
+    assert_eq!(reason(&error).1, "NO_TASK");
+    assert!(metadata(&error).contains_key("knownSince"), "the listing was not read to its end");
+    assert_eq!(pages_further(&rig), deep);
+}
+
+/// Whether EC2 still lists the task cannot be told without the listing: nothing final is said.
+#[tokio::test]
+async fn at_the_bound_of_tasks_a_watch_by_task_id_goes_on_without_the_listing() {
+    let other = Rig::with_tasks([Task::done(&image(9_000), 16 * HOUR)]).await;
+    let listed = other.until(other.client().list(all())).await.expect("answered").into_inner();
+    let rig = at_the_bound_of_tasks().await;
+    let calls = rig.calls();
+    let mut stream = open(&rig, by_id(&listed.tasks[0])).await;
+    let begun = Instant::now();
+    while begun.elapsed() < 10 * MINUTE {
+        let message = next(&rig, &mut stream).await;
+        assert_eq!((message.kind(), message.task), (Kind::Heartbeat, None));
+        assert_eq!(message.degraded.expect("trouble").reason, "TOO_MANY_TASKS");
+    }
+    assert!(rig.calls() - calls <= 2, "{}", rig.calls() - calls);
+}
