@@ -9,7 +9,7 @@ from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from conftest import Gateway, Simulator
+from conftest import ROOT, Gateway, Simulator
 
 
 @pytest.fixture
@@ -139,5 +139,29 @@ def test_grpcio_retries_by_itself_after_the_pushback(stubs, messages):
         took = time.monotonic() - began
     # The pushback of TOO_MANY_WAITING is drawn between 1 and 2 s; grpcio's own backoff would be over sooner.
     assert took >= 1, took
+    gateway.stop()
+    simulator.stop()
+
+
+def test_grpcio_retries_a_watch_that_is_refused_before_its_first_message(stubs, messages):
+    """No headers precede the first message: libraries retry only calls that have got none."""
+    simulator = Simulator()
+    simulator.environment["AMISTORE_MAX_WATCHES"] = "1"
+    gateway = Gateway(simulator)
+    policy = (ROOT / "proto" / "service_config.json").read_text()
+    with client_of(gateway, stubs, options=[("grpc.service_config", policy)]) as client:
+        running = messages.ListStoreImageTasksRequest(states=[messages.StoreImageTask.STATE_IN_PROGRESS])
+        task = client.ListStoreImageTasks(running).tasks[0]
+        request = messages.WatchStoreImageTaskRequest(task_id=task.task_id)
+        first = client.WatchStoreImageTask(request)
+        next(first)
+        began = time.monotonic()
+        second = client.WatchStoreImageTask(request, timeout=60)
+        time.sleep(1)
+        first.cancel()
+        assert next(second).task.task_id == task.task_id
+        # The pushback of TOO_MANY_WATCHES is drawn between 10 and 20 s.
+        assert 10 <= time.monotonic() - began < 30
+        second.cancel()
     gateway.stop()
     simulator.stop()
