@@ -149,7 +149,7 @@ class Endpoint:
             "AWS_ENDPOINT_URL_EC2": self.url, "AWS_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
             "AMISTORE_CALL_BURST": "1000", "AMISTORE_CALL_RATE": "1000",
-            "AMISTORE_MAX_ATTEMPTS": "1", "AMISTORE_ATTEMPT_TIMEOUT": "1s",
+            "AMISTORE_MAX_ATTEMPTS": "1",
         }
 
     def refuse(self, code, status=400):
@@ -170,6 +170,13 @@ class Endpoint:
             "<requestId>request-1</requestId>"
             f"<storeImageTaskResultSet>{tasks}</storeImageTaskResultSet></DescribeStoreImageTasksResponse>"
         )
+
+
+class Environment:
+    """Replaces an endpoint for a gateway with another environment."""
+
+    def __init__(self, environment, **more):
+        self.environment = environment | more
 
 
 @contextlib.contextmanager
@@ -242,17 +249,20 @@ def calls_without_an_error_of_ec2(endpoint, stubs, newest, check):
     with serving(endpoint, stubs) as (_, client, _):
         for reason, reply in [
             ("ServiceUnavailable", (502, "<html>")), ("UnknownError", (404, "<html>")),
-            ("RequestThrottled", (429, "<html>")), ("MalformedAnswer", (200, "<html>")), ("RequestTimeout", None),
+            ("RequestThrottled", (429, "<html>")), ("MalformedAnswer", (200, "<html>")),
         ]:
             endpoint.reply = reply
             check(reason, refused(client.ListStoreImageTasks, newest))
         endpoint.refuse("DryRunOperation", 412)
         check("UnexpectedDryRun", refused(client.ListStoreImageTasks, newest))
+    endpoint.reply = None
+    silent = Environment(endpoint.environment, AMISTORE_ATTEMPT_TIMEOUT="1s")
+    with serving(silent, stubs) as (_, client, _):
+        check("RequestTimeout", refused(client.ListStoreImageTasks, newest))
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    unreachable = Endpoint.__new__(Endpoint)
-    unreachable.environment = endpoint.environment | {"AWS_ENDPOINT_URL_EC2": f"http://127.0.0.1:{port}"}
+    unreachable = Environment(endpoint.environment, AWS_ENDPOINT_URL_EC2=f"http://127.0.0.1:{port}")
     with serving(unreachable, stubs) as (_, client, _):
         check("ConnectionFailure", refused(client.ListStoreImageTasks, newest))
 
@@ -262,14 +272,12 @@ def credentials(endpoint, stubs, newest, check):
     without_keys = {name: value for name, value in endpoint.environment.items() if "KEY" not in name}
     without_keys |= {"AWS_EC2_METADATA_DISABLED": "true", "AMISTORE_ATTEMPT_TIMEOUT": "20s"}
     from_url = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": provider.url}
-    backend = Endpoint.__new__(Endpoint)
     for reason, reply, more in [
         ("NoCredentials", None, {}),
         ("CredentialsFailure", (500, "no"), from_url),
     ]:
         provider.reply = reply
-        backend.environment = without_keys | more
-        with serving(backend, stubs) as (_, client, _):
+        with serving(Environment(without_keys, **more), stubs) as (_, client, _):
             check(reason, refused(client.ListStoreImageTasks, newest, timeout=60))
     provider.server.shutdown()
 
