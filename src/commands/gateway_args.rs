@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, value_parser};
 
 use super::values::{
-    byte_size, byte_size_text, duration, duration_text, positive_duration, positive_number,
+    byte_size, byte_size_text, duration, duration_text, interval, positive_duration, rate,
 };
 use crate::{
     cache,
@@ -87,11 +87,11 @@ struct CacheArgs {
 #[command(next_help_heading = "Watch options")]
 struct WatchArgs {
     /// Shortest interval between EC2 calls for a watched task.
-    #[arg(long, env = "AMISTORE_WATCH_MIN_INTERVAL", value_name = "DURATION", value_parser = positive_duration, default_value = duration_text(Bounds::default().min))]
+    #[arg(long, env = "AMISTORE_WATCH_MIN_INTERVAL", value_name = "DURATION", value_parser = interval, default_value = duration_text(Bounds::default().min))]
     watch_min_interval: Duration,
 
     /// Longest interval between EC2 calls for a watched task.
-    #[arg(long, env = "AMISTORE_WATCH_MAX_INTERVAL", value_name = "DURATION", value_parser = positive_duration, default_value = duration_text(Bounds::default().max))]
+    #[arg(long, env = "AMISTORE_WATCH_MAX_INTERVAL", value_name = "DURATION", value_parser = interval, default_value = duration_text(Bounds::default().max))]
     watch_max_interval: Duration,
 
     /// Maximum number of watches that are open at once.
@@ -117,7 +117,7 @@ struct Ec2Args {
 
     /// EC2 calls per scope and second in the long run; EC2 grants 0.5 per account and region to all
     /// callers together.
-    #[arg(long, env = "AMISTORE_CALL_RATE", value_name = "RATE", value_parser = positive_number, default_value_t = RateSettings::default().per_second)]
+    #[arg(long, env = "AMISTORE_CALL_RATE", value_name = "RATE", value_parser = rate, default_value_t = RateSettings::default().per_second)]
     call_rate: f64,
 }
 

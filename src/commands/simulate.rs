@@ -14,7 +14,7 @@ use super::{
     listen::{SIMULATOR_ADDRESS, listen},
     output::{Failure, print_line},
     signals::ShutdownSignal,
-    values::{duration, duration_text, positive_duration, positive_number, share},
+    values::{duration, duration_text, positive_duration, rate, share, speed},
 };
 use crate::{
     domain::{ImageId, Region, wall_clock},
@@ -64,7 +64,7 @@ struct SimulatorArgs {
     #[arg(long, env = "AMISTORE_SIMULATE_IDLE_IMAGES", value_name = "NUMBER", value_parser = value_parser!(u32).range(..=1_000_000), default_value = Story::default().idle_images.to_string())]
     idle_images: u32,
 
-    #[arg(long, env = "AMISTORE_SIMULATE_SPEED", value_name = "FACTOR", value_parser = positive_number, default_value_t = defaults().speed, help = speed_help())]
+    #[arg(long, env = "AMISTORE_SIMULATE_SPEED", value_name = "FACTOR", value_parser = speed, default_value_t = defaults().speed, help = speed_help())]
     speed: f64,
 
     /// Time that each answer takes.
@@ -76,7 +76,7 @@ struct SimulatorArgs {
     burst: u32,
 
     /// DescribeStoreImageTasks calls per second in the long run, per access key and region.
-    #[arg(long, env = "AMISTORE_SIMULATE_RATE", value_name = "RATE", value_parser = positive_number, default_value_t = defaults().describe_quota.per_second)]
+    #[arg(long, env = "AMISTORE_SIMULATE_RATE", value_name = "RATE", value_parser = rate, default_value_t = defaults().describe_quota.per_second)]
     rate: f64,
 
     /// Time for which a new task is not yet visible, since EC2 is eventually consistent.

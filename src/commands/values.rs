@@ -1,15 +1,41 @@
 //! Values of flags: parsers, and the texts of their defaults.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, SystemTime},
+};
 
 use bytesize::{ByteSize, GIB, KIB, MIB};
 
-use crate::domain::wall_clock;
+use crate::domain::{TASK_LISTED_FOR, wall_clock};
 
-/// Parses a duration such as `5s`.
+/// 31 days: the longest duration of a flag, the time for which EC2 lists a task. No timer can overflow
+/// from it.
+const MAX_DURATION: Duration = TASK_LISTED_FOR;
+
+/// 100 ms: the shortest interval of a watch. A shorter one keeps a processor busy for nothing, since
+/// EC2 grants a call every two seconds.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Attempts or calls per second, in the long run. At the lowest rate a call waits for a quarter of an
+/// hour.
+const RATES: RangeInclusive<f64> = 0.001..=1_000.0;
+
+/// Factors by which simulated tasks run faster. A task takes minutes at 1.
+const SPEEDS: RangeInclusive<f64> = 0.001..=10_000.0;
+
+/// Said of a duration in months or years.
+const CALENDAR_UNIT: &str = "expected a duration in ms, s, m, h or d, such as 5m: 5m is minutes, and \
+                             months and years are no unit here";
+
+/// Parses a duration such as `5s`, of at most [`MAX_DURATION`].
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    if has_calendar_unit(text) {
+        return Err(CALENDAR_UNIT.to_owned());
+    }
     match humantime::parse_duration(text) {
-        Ok(duration) => Ok(duration),
+        Ok(duration) if duration <= MAX_DURATION => Ok(duration),
+        Ok(_) => Err("expected at most 31d".to_owned()),
         Err(_) => Err("expected a duration such as 500ms, 5s, 2m or 1h".to_owned()),
     }
 }
@@ -19,6 +45,9 @@ pub(super) fn past_time(text: &str) -> Result<SystemTime, String> {
     if let Ok(time) = humantime::parse_rfc3339_weak(text) {
         return Ok(time);
     }
+    if has_calendar_unit(text) {
+        return Err(CALENDAR_UNIT.to_owned());
+    }
     match humantime::parse_duration(text) {
         Ok(ago) => Ok(wall_clock().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH)),
         Err(_) => {
@@ -26,6 +55,13 @@ pub(super) fn past_time(text: &str) -> Result<SystemTime, String> {
                 .to_owned())
         }
     }
+}
+
+/// Returns whether a unit is a month or a year. humantime's `M` is a month, and `5M` is meant as five
+/// minutes.
+fn has_calendar_unit(text: &str) -> bool {
+    text.split(|letter: char| !letter.is_ascii_alphabetic())
+        .any(|unit| unit == "M" || unit.starts_with("month") || unit.starts_with('y'))
 }
 
 /// Parses a duration that is not zero.
@@ -45,16 +81,34 @@ pub(super) fn protobuf_duration(duration: Duration) -> prost_types::Duration {
     }
 }
 
+/// Parses the interval of a watch, of at least [`MIN_INTERVAL`].
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval < MIN_INTERVAL {
+        return Err(format!("expected at least {}", duration_text(MIN_INTERVAL)));
+    }
+    Ok(interval)
+}
+
 /// Text of a duration such as `2s500ms`, without spaces, so that a shell needs no quotes.
 pub(super) fn duration_text(duration: Duration) -> String {
     humantime::format_duration(duration).to_string().replace(' ', "")
 }
 
-/// Parses a finite number above zero.
-pub(super) fn positive_number(text: &str) -> Result<f64, String> {
+/// Parses a number of calls per second.
+pub(super) fn rate(text: &str) -> Result<f64, String> {
+    number_in(&RATES, text)
+}
+
+/// Parses a factor by which simulated tasks run faster.
+pub(super) fn speed(text: &str) -> Result<f64, String> {
+    number_in(&SPEEDS, text)
+}
+
+fn number_in(bounds: &RangeInclusive<f64>, text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
-        _ => Err("expected a number above zero, such as 0.4".to_owned()),
+        Ok(number) if bounds.contains(&number) => Ok(number),
+        _ => Err(format!("expected a number from {} to {}", bounds.start(), bounds.end())),
     }
 }
 
@@ -110,6 +164,7 @@ mod tests {
         let ago = wall_clock().duration_since(past_time("2h").expect("ago")).expect("past");
         assert!(ago.abs_diff(Duration::from_hours(2)) < Duration::from_secs(60), "{ago:?}");
         assert!(past_time("yesterday").is_err() && past_time("").is_err());
+        assert_eq!(past_time("5M"), Err(CALENDAR_UNIT.to_owned()));
     }
 
     #[test]
@@ -128,11 +183,37 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_bounds() {
-        assert_eq!(positive_number("0.4"), Ok(0.4));
-        for text in ["0", "-1", "inf", "NaN", "many"] {
-            assert!(positive_number(text).is_err(), "{text}");
+    fn durations_have_bounds() {
+        assert_eq!(duration("31d"), Ok(MAX_DURATION));
+        for long in ["31d1ms", "18446744073709551615s", "100000000000000h", "53w"] {
+            assert!(duration(long).is_err(), "{long}");
         }
+        assert_eq!(interval("100ms"), Ok(MIN_INTERVAL));
+        for short in ["0s", "1ns", "99ms"] {
+            assert!(interval(short).is_err(), "{short}");
+        }
+    }
+
+    #[test]
+    fn months_and_years_are_refused_with_a_hint_at_minutes() {
+        for text in ["5M", "1h 5M", "1month", "2months", "1y", "1yr", "2years"] {
+            let error = duration(text).expect_err(text);
+            assert!(error.contains("5m is minutes"), "{text}: {error}");
+        }
+        for (text, seconds) in [("5m", 300), ("5min", 300), ("2days", 172_800), ("1w", 604_800)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_bounds() {
+        assert_eq!((rate("0.4"), rate("0.001"), rate("1000")), (Ok(0.4), Ok(0.001), Ok(1000.0)));
+        for text in ["0", "-1", "1e-30", "1e300", "0.0009", "inf", "NaN", "many"] {
+            let error = rate(text).expect_err(text);
+            assert!(error.contains("from 0.001 to 1000"), "{error}");
+            assert!(speed(text).is_err(), "{text}");
+        }
+        assert_eq!((speed("0.001"), speed("10000")), (Ok(0.001), Ok(10_000.0)));
         assert_eq!((share("0"), share("1")), (Ok(0.0), Ok(1.0)));
         for text in ["-0.1", "1.1", "NaN"] {
             assert!(share(text).is_err(), "{text}");

@@ -17,7 +17,7 @@ use super::{
     progress::Progress,
     signals::ShutdownSignal,
     simulate::{defaults, speed_help},
-    values::positive_number,
+    values::speed,
 };
 use crate::{
     domain::Region,
@@ -56,7 +56,7 @@ pub(super) struct Demo {
     #[arg(long, env = "AMISTORE_DEMO_SEED", value_name = "NUMBER", default_value_t = defaults().seed)]
     seed: u64,
 
-    #[arg(long, env = "AMISTORE_DEMO_SPEED", value_name = "FACTOR", value_parser = positive_number, default_value_t = defaults().speed, help = speed_help())]
+    #[arg(long, env = "AMISTORE_DEMO_SPEED", value_name = "FACTOR", value_parser = speed, default_value_t = defaults().speed, help = speed_help())]
     speed: f64,
 
     /// Number of clients that watch; as many others list once per second.
