@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use super::{
-    config::{self, ConfigError},
+    config::{self, ConfigError, UnknownVariable},
     demo::Demo,
     list::List,
     probe::Probe,
@@ -80,16 +80,17 @@ pub(super) enum Commands {
     Probe(Probe),
 }
 
-/// Parses the command line, with the environment and the configuration file behind it.
+/// Parses the command line, with the environment and the configuration file behind it. Returns also the
+/// variables with the gateway's prefix that have no effect.
 ///
 /// # Errors
 /// Returns the problems of the environment, of the file or of the command line.
 pub(super) fn parse(
     args: impl Iterator<Item = OsString>,
     environment: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<Cli, ConfigError> {
-    let matches = config::read(Cli::command(), args, environment)?;
-    Ok(Cli::from_arg_matches(&matches)?)
+) -> Result<(Cli, Vec<UnknownVariable>), ConfigError> {
+    let (matches, unknown) = config::read(Cli::command(), args, environment)?;
+    Ok((Cli::from_arg_matches(&matches)?, unknown))
 }
 
 #[cfg(test)]

@@ -25,18 +25,21 @@ use tokio::runtime;
 
 use crate::telemetry::logs;
 use cli::Commands;
-use config::ConfigError;
+use config::{ConfigError, UnknownVariable};
 use output::{Failure, fail};
 
 /// Reads the command line, the environment and the configuration file, and runs one command.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = match cli::parse(std::env::args_os(), std::env::vars_os()) {
-        Ok(cli) => cli,
+    let (cli, unknown) = match cli::parse(std::env::args_os(), std::env::vars_os()) {
+        Ok(parsed) => parsed,
         Err(ConfigError::Usage(error)) => error.exit(),
         Err(error) => return fail(&error),
     };
     logs::start(cli.log_format, &cli.log);
+    for UnknownVariable { name, nearest } in unknown {
+        tracing::warn!(name, nearest, "an unknown environment variable has no effect");
+    }
     let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),

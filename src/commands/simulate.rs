@@ -101,11 +101,7 @@ struct SimulatorArgs {
     refuse_tokens_from_page: Option<u32>,
 
     /// Answer each call that has a pagination token with that same token, without end.
-    #[arg(
-        long,
-        env = "AMISTORE_SIMULATE_REPEAT_TOKENS",
-        conflicts_with = "refuse_tokens_from_page"
-    )]
+    #[arg(long, env = "AMISTORE_SIMULATE_REPEAT_TOKENS")]
     repeat_tokens: bool,
 
     /// Time for which a pagination token is valid.
@@ -153,7 +149,11 @@ pub(super) fn speed_help() -> String {
 }
 
 impl SimulatorArgs {
-    fn settings(&self, start: SystemTime) -> Settings {
+    /// The simulator's settings.
+    ///
+    /// # Errors
+    /// If two flags exclude each other.
+    fn settings(&self, start: SystemTime) -> Result<Settings, String> {
         let mut settings = Settings {
             seed: self.seed,
             regions: self.regions.iter().map(Region::to_string).collect(),
@@ -170,7 +170,7 @@ impl SimulatorArgs {
             image_appear_after: self.image_appear_after,
             refused_images: self.refused_images(),
             token_refusal_code: self.token_refusal_code.clone(),
-            token_fault: self.token_fault(),
+            token_fault: self.token_fault()?,
             token_ttl: self.token_ttl,
             fault_rate: self.fault_rate,
             troubles: self.trouble.clone(),
@@ -180,7 +180,7 @@ impl SimulatorArgs {
         if !self.faults.is_empty() {
             settings.faults.clone_from(&self.faults);
         }
-        settings
+        Ok(settings)
     }
 
     fn refused_images(&self) -> BTreeMap<String, String> {
@@ -191,11 +191,15 @@ impl SimulatorArgs {
         refused
     }
 
-    fn token_fault(&self) -> Option<TokenFault> {
-        match self.refuse_tokens_from_page {
-            Some(number) => Some(TokenFault::RefusedFromPage(number)),
-            None if self.repeat_tokens => Some(TokenFault::Repeated),
-            None => None,
+    // clap's own check of conflicts would not see values of the environment and the file.
+    fn token_fault(&self) -> Result<Option<TokenFault>, String> {
+        match (self.refuse_tokens_from_page, self.repeat_tokens) {
+            (Some(_), true) => {
+                Err("expected --refuse-tokens-from-page or --repeat-tokens, got both".to_owned())
+            }
+            (Some(number), false) => Ok(Some(TokenFault::RefusedFromPage(number))),
+            (None, true) => Ok(Some(TokenFault::Repeated)),
+            (None, false) => Ok(None),
         }
     }
 }
@@ -225,7 +229,8 @@ fn failing_bucket(text: &str) -> Result<(String, FailingBucket), String> {
 impl Simulate {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
         let regions = &self.simulator.regions;
-        let simulator = Arc::new(Simulator::new(self.simulator.settings(wall_clock())));
+        let settings = self.simulator.settings(wall_clock()).map_err(Failure::message)?;
+        let simulator = Arc::new(Simulator::new(settings));
         let listener = listen(&self.listen, "--listen").await?;
         let stop = ShutdownSignal::listen()?;
         let address = listener.local_addr()?;
@@ -269,7 +274,7 @@ mod tests {
         let args = ["simulator"].iter().chain(args);
         let matches = command.try_get_matches_from(args).map_err(|error| error.to_string())?;
         let args = SimulatorArgs::from_arg_matches(&matches).map_err(|error| error.to_string())?;
-        Ok(args.settings(SystemTime::UNIX_EPOCH))
+        args.settings(SystemTime::UNIX_EPOCH)
     }
 
     #[test]

@@ -35,14 +35,9 @@ pub(super) struct Watch {
     #[command(flatten)]
     scope: ScopeArgs,
 
-    /// Images whose tasks to follow, separated by commas or given several times.
-    #[arg(
-        long,
-        env = "AMISTORE_WATCH_IMAGE",
-        value_name = "AMI",
-        value_delimiter = ',',
-        required_unless_present = "task"
-    )]
+    /// Images whose tasks to follow, separated by commas or given several times. An image or a task is
+    /// required.
+    #[arg(long, env = "AMISTORE_WATCH_IMAGE", value_name = "AMI", value_delimiter = ',')]
     image: Vec<String>,
 
     /// Task IDs of tasks to follow, separated by commas or given several times.
@@ -84,6 +79,10 @@ const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 impl Watch {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
+        // Not a rule of clap, which does not count the values of variables and of the file.
+        if self.image.is_empty() && self.task.is_empty() {
+            return Err(Failure::message("expected --image or --task, found neither"));
+        }
         let mut watches = self.start()?;
         let mut code = ExitCode::SUCCESS;
         loop {

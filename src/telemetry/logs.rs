@@ -19,6 +19,12 @@ pub enum LogFormat {
 /// # Errors
 /// If the text is neither a level nor a list of directives. The error states the expected form.
 pub fn parse_filter(text: &str) -> Result<String, String> {
+    // An empty filter would silence the log. `off` says so.
+    if text.trim().is_empty() {
+        return Err(
+            "expected a level (off, error, warn, info, debug, trace) or directives".to_owned()
+        );
+    }
     match text.parse::<EnvFilter>() {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!(
@@ -61,5 +67,7 @@ mod tests {
         );
         let error = parse_filter("amistore_gateway=loud").expect_err("no such level");
         assert!(error.contains("expected a level"), "{error}");
+        assert!(parse_filter("").is_err() && parse_filter(" ").is_err());
+        assert_eq!(parse_filter("off").as_deref(), Ok("off"));
     }
 }

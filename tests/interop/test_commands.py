@@ -51,8 +51,20 @@ def test_watch_exit_codes(gateway):
 def test_usage_errors_say_what_is_valid():
     bad = run("serve", "--ttl", "soon")
     assert bad.returncode == 2 and "500ms" in bad.stderr
-    unknown = run("serve", AMISTORE_TTLL="5s")
-    assert unknown.returncode == 2 and "AMISTORE_TTLL" in unknown.stderr
+    bad = run("serve", AMISTORE_TTL="soon")
+    assert bad.returncode == 2 and "AMISTORE_TTL: invalid value 'soon'" in bad.stderr
+
+
+def test_an_unknown_variable_is_one_warning_and_a_link_of_kubernetes_none():
+    unknown = run("probe", "--server", "127.0.0.1:1", AMISTORE_TTLL="5s")
+    assert unknown.returncode == 1 and unknown.stderr.count("AMISTORE_TTLL") == 1, unknown.stderr
+    links = {
+        "AMISTORE_PORT": "tcp://10.0.0.11:50051", "AMISTORE_SERVICE_HOST": "10.0.0.11",
+        "AMISTORE_PORT_50051_TCP_ADDR": "10.0.0.11",
+    }
+    assert "AMISTORE_" not in run("probe", "--server", "127.0.0.1:1", **links).stderr
+    assert run("--version", AMISTORE_TTLL="5s").returncode == 0
+    assert run("serve", "--help", AMISTORE_TTL="soon").returncode == 0
 
 
 def test_a_port_in_use_is_reported_with_what_to_do(gateway):

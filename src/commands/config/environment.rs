@@ -1,10 +1,14 @@
-//! Environment variables with the gateway's prefix: each of them must belong to a flag.
+//! Environment variables with the gateway's prefix: their values become defaults of the flags that
+//! name them.
 
 use std::ffi::OsString;
 
-use clap::Command;
+use clap::{Arg, Command, error::ContextKind};
 
-use super::error::ConfigError;
+use super::{
+    error::ConfigError,
+    values::{context, reason, texts_in},
+};
 
 /// Prefix of the gateway's variables.
 const PREFIX: &str = "AMISTORE_";
@@ -25,79 +29,98 @@ pub(super) fn own_variables(all: impl Iterator<Item = (OsString, OsString)>) -> 
     own
 }
 
-/// Refuses variables that no flag reads: a misspelt name would have no effect and no message.
-pub(super) fn check(command: &Command, variables: &[Variable]) -> Result<(), ConfigError> {
-    let known = flag_variables(command);
-    let mut problems = Vec::new();
-    for (key, _) in variables {
-        if !known.contains(&key.as_str()) && !is_service_link(key) {
-            let known = known.join(", ");
-            problems.push(format!("unknown environment variable {key}; expected one of {known}"));
-        }
-    }
-    if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
+/// Defaults that the environment has set.
+pub(super) struct EnvironmentDefaults {
+    values: Vec<EnvironmentValue>,
 }
 
-/// Variables of the flags of the command and its subcommands. Subcommands share some of them.
-fn flag_variables(command: &Command) -> Vec<&str> {
-    let mut variables = Vec::new();
-    let commands = std::iter::once(command).chain(command.get_subcommands());
-    for arg in commands.flat_map(Command::get_arguments) {
-        if let Some(variable) = arg.get_env()
-            && let Some(variable) = variable.to_str()
-            && !variables.contains(&variable)
-        {
-            variables.push(variable);
-        }
-    }
-    variables
+/// A value from the environment.
+struct EnvironmentValue {
+    variable: String,
+    flag: String,
+    text: String,
 }
 
-/// Returns whether the variable is one that Kubernetes sets in each container for the services of
-/// its namespace. A service called amistore-gateway becomes `AMISTORE_GATEWAY_SERVICE_HOST`,
-/// `AMISTORE_GATEWAY_PORT_50051_TCP_ADDR` and the like (Kubernetes documentation, "Service",
-/// "Environment variables").
-fn is_service_link(key: &str) -> bool {
-    const ENDS: [&str; 3] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"];
-    const PARTS: [&str; 4] = ["_SERVICE_PORT_", "_TCP", "_UDP", "_SCTP"];
-    ENDS.iter().any(|end| key.ends_with(end)) || PARTS.iter().any(|part| key.contains(part))
+impl EnvironmentDefaults {
+    /// Returns the values of the variables, and the command with these values as defaults.
+    ///
+    /// clap itself does not read the environment: it would take an empty variable for a value, and
+    /// compose files set a variable to nothing if it is unset.
+    pub(super) fn set(
+        variables: &[Variable],
+        command: Command,
+    ) -> Result<(Self, Command), ConfigError> {
+        let mut defaults = Self { values: Vec::new() };
+        let mut problems = Vec::new();
+        let mut command = defaults.set_flags(variables, command, &mut problems);
+        let names: Vec<_> =
+            command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+        for name in names {
+            command = command
+                .mut_subcommand(name, |sub| defaults.set_flags(variables, sub, &mut problems));
+        }
+        problems.dedup();
+        if problems.is_empty() {
+            Ok((defaults, command))
+        } else {
+            Err(ConfigError::Invalid(problems))
+        }
+    }
+
+    fn set_flags(
+        &mut self,
+        variables: &[Variable],
+        command: Command,
+        problems: &mut Vec<String>,
+    ) -> Command {
+        command.mut_args(|arg| {
+            let found = variables.iter().find(|(key, _)| arg.get_env() == Some(key.as_ref()));
+            let arg = arg.env(None::<&'static str>);
+            let Some((variable, value)) = found else { return arg };
+            let Some(value) = value.to_str() else {
+                problems.push(format!("{variable}: expected UTF-8"));
+                return arg;
+            };
+            self.set_flag(arg, variable, value)
+        })
+    }
+
+    fn set_flag(&mut self, arg: Arg, variable: &str, value: &str) -> Arg {
+        let texts = texts_in(&arg, value);
+        if texts.is_empty() {
+            return arg;
+        }
+        for text in &texts {
+            self.values.push(EnvironmentValue {
+                variable: variable.to_owned(),
+                flag: arg.get_long().unwrap_or_default().to_owned(),
+                text: text.clone(),
+            });
+        }
+        arg.required(false).default_values(texts)
+    }
+
+    /// Adds the variable to an error about a value from the environment. clap names only the flag.
+    pub(super) fn explain(&self, error: clap::Error) -> ConfigError {
+        for value in &self.values {
+            if value.is_rejected_by(&error) {
+                return ConfigError::Invalid(vec![format!(
+                    "{}: {}",
+                    value.variable,
+                    reason(&error)
+                )]);
+            }
+        }
+        error.into()
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use clap::Arg;
-
-    use super::*;
-
-    fn check_one(key: &str) -> Result<(), String> {
-        let ttl = Arg::new("ttl").long("ttl").env("AMISTORE_TTL");
-        let limit = Arg::new("limit").long("limit").env("AMISTORE_LIMIT");
-        let serve = Command::new("serve").args([ttl, limit]);
-        let command = Command::new("gateway").subcommand(serve);
-        let environment = [(OsString::from(key), OsString::from("5s"))];
-        let variables = own_variables(environment.into_iter());
-        check(&command, &variables).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn an_unknown_variable_is_named_with_the_known_ones() {
-        let error = check_one("AMISTORE_TTLL").expect_err("misspelt");
-        assert!(error.contains("AMISTORE_TTLL") && error.contains("AMISTORE_TTL,"), "{error}");
-        assert_eq!(check_one("AMISTORE_TTL"), Ok(()));
-        assert_eq!(check_one("OTHER_TTLL"), Ok(()));
-    }
-
-    #[test]
-    fn variables_of_a_kubernetes_service_are_ignored() {
-        for link in [
-            "AMISTORE_GATEWAY_SERVICE_HOST",
-            "AMISTORE_GATEWAY_SERVICE_PORT",
-            "AMISTORE_GATEWAY_SERVICE_PORT_GRPC",
-            "AMISTORE_GATEWAY_PORT",
-            "AMISTORE_GATEWAY_PORT_50051_TCP",
-            "AMISTORE_GATEWAY_PORT_50051_TCP_ADDR",
-        ] {
-            assert!(check_one(link).is_ok(), "{link}");
-        }
+impl EnvironmentValue {
+    fn is_rejected_by(&self, error: &clap::Error) -> bool {
+        // clap gives the argument as in the usage: `--ttl <DURATION>`.
+        let arg = context(error, ContextKind::InvalidArg);
+        let flag = arg.split(' ').next().unwrap_or(arg);
+        flag.strip_prefix("--") == Some(&self.flag)
+            && context(error, ContextKind::InvalidValue) == self.text
     }
 }

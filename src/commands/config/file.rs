@@ -2,51 +2,47 @@
 
 use std::{fs, path::PathBuf};
 
-use clap::{
-    Arg, ArgAction, Command,
-    error::{ContextKind, ContextValue, ErrorKind},
-};
+use clap::{Arg, ArgAction, Command};
 use toml::{Table, Value};
 
-use super::error::ConfigError;
+use super::{
+    error::ConfigError,
+    values::{refusal, texts_in},
+};
 
 /// Flags that are not keys of the file.
 const NOT_KEYS: [&str; 3] = ["config", "help", "version"];
 
-/// Defaults that a configuration file has set.
-pub(super) struct FileDefaults {
+/// Reads the file, and returns the command with its values as defaults. Keys outside of a section are
+/// flags of all commands; the keys of a section are flags of one.
+///
+/// # Errors
+/// All unknown keys and bad values, those of other commands included: a file is written once for
+/// several commands.
+pub(super) fn set_defaults(path: PathBuf, command: Command) -> Result<Command, ConfigError> {
+    let table = read_table(&path)?;
+    let mut reader = Reader { path, problems: Vec::new() };
+    let command = reader.set_all(command, &table);
+    if reader.problems.is_empty() {
+        Ok(command)
+    } else {
+        Err(ConfigError::Invalid(reader.problems))
+    }
+}
+
+/// The reading of a file, with the problems that it has found.
+struct Reader {
     path: PathBuf,
-    values: Vec<FileValue>,
     problems: Vec<String>,
 }
 
-/// A value from the file.
-struct FileValue {
-    /// The key with its section, such as `serve.ttl`.
-    place: String,
-    flag: String,
-    text: String,
-}
-
-impl FileDefaults {
-    /// Reads the file, and returns its values and the command with these values as defaults. Keys
-    /// outside of a section are flags of all commands; the keys of a section are flags of one.
-    pub(super) fn read(path: PathBuf, command: Command) -> Result<(Self, Command), ConfigError> {
-        let table = read_table(&path)?;
-        let mut defaults = Self { path, values: Vec::new(), problems: Vec::new() };
-        let command = defaults.set_all(command, &table);
-        if defaults.problems.is_empty() {
-            Ok((defaults, command))
-        } else {
-            Err(ConfigError::Invalid(defaults.problems))
-        }
-    }
-
+impl Reader {
     fn set_all(&mut self, mut command: Command, table: &Table) -> Command {
         // The names are read before the loop, since clap moves a subcommand to the end when its
         // defaults are set.
         let sections: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
         let sections = sections.join(", ");
+        self.report_duplicates(None, table);
         for (name, value) in table {
             command = match value {
                 Value::Table(section) if command.find_subcommand(name).is_some() => {
@@ -63,6 +59,7 @@ impl FileDefaults {
     }
 
     fn set_section(&mut self, command: Command, name: &str, section: &Table) -> Command {
+        self.report_duplicates(Some(name), section);
         command.mut_subcommand(name, |mut subcommand| {
             for (key, value) in section {
                 subcommand = self.set_flag(subcommand, &format!("{name}.{key}"), key, value);
@@ -78,65 +75,32 @@ impl FileDefaults {
             self.report(place, &format!("unknown key; expected one of {known}"));
             return command;
         };
-        let Some(texts) = texts_of(value, arg.get_action()) else {
+        let Some(texts) = texts_of(value, arg) else {
             self.report(place, &format!("expected a text, a number, true or false, got {value}"));
             return command;
         };
-        for text in &texts {
-            self.values.push(FileValue {
-                place: place.to_owned(),
-                flag: flag.clone(),
-                text: text.clone(),
-            });
+        if let Some(refusal) = refusal(arg, &texts) {
+            self.report(place, &refusal);
+            return command;
         }
         let id = arg.get_id().clone();
         command.mut_arg(id, |arg| arg.required(false).default_values(texts))
     }
 
+    /// Reports keys that are spelt with `_` beside the same key with `-`.
+    fn report_duplicates(&mut self, section: Option<&str>, table: &Table) {
+        for key in table.keys() {
+            let flag = key.replace('_', "-");
+            if *key != flag && table.contains_key(&flag) {
+                let place = section.map_or_else(|| key.clone(), |name| format!("{name}.{key}"));
+                self.report(&place, &format!("expected each key once, got also {flag}"));
+            }
+        }
+    }
+
     fn report(&mut self, place: &str, problem: &str) {
         self.problems.push(format!("{}, {place}: {problem}", self.path.display()));
     }
-
-    /// Adds the file and the key to an error about a value from the file. clap names only the flag.
-    pub(super) fn explain(&self, error: clap::Error) -> ConfigError {
-        if matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
-            for value in &self.values {
-                if value.is_rejected_by(&error) {
-                    let place = format!("{}, {}", self.path.display(), value.place);
-                    return ConfigError::Invalid(vec![format!("{place}: {}", reason(&error))]);
-                }
-            }
-        }
-        error.into()
-    }
-}
-
-impl FileValue {
-    fn is_rejected_by(&self, error: &clap::Error) -> bool {
-        // clap gives the argument as in the usage: `--ttl <DURATION>`.
-        let arg = context(error, ContextKind::InvalidArg);
-        let flag = arg.split(' ').next().unwrap_or(arg);
-        flag.strip_prefix("--") == Some(&self.flag)
-            && context(error, ContextKind::InvalidValue) == self.text
-    }
-}
-
-fn context(error: &clap::Error, kind: ContextKind) -> &str {
-    match error.get(kind) {
-        Some(ContextValue::String(text)) => text,
-        _ => "",
-    }
-}
-
-/// The text of an error without clap's prefix and its hint at `--help`.
-fn reason(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let text = text.trim_start_matches("error: ");
-    let text = match text.split_once("\n\nFor more information") {
-        Some((reason, _)) => reason,
-        None => text,
-    };
-    text.trim_end().to_owned()
 }
 
 fn read_table(path: &PathBuf) -> Result<Table, ConfigError> {
@@ -171,9 +135,10 @@ fn flag_names(command: &Command) -> Vec<&str> {
 
 /// The texts that stand for a value on the command line. An array gives several texts if the flag
 /// takes several values.
-fn texts_of(value: &Value, action: &ArgAction) -> Option<Vec<String>> {
-    match (value, action) {
+fn texts_of(value: &Value, arg: &Arg) -> Option<Vec<String>> {
+    match (value, arg.get_action()) {
         (Value::Array(values), ArgAction::Append) => values.iter().map(text_of).collect(),
+        (Value::String(list), ArgAction::Append) => Some(texts_in(arg, list)),
         (value, _) => Some(vec![text_of(value)?]),
     }
 }

@@ -1,44 +1,76 @@
 //! Configuration: flags take precedence over the environment, the environment over the file, and
 //! the file over the defaults.
 //!
-//! clap's definition of the command line is the only schema. A value in the file becomes the
-//! default of the flag of the same name, so it passes the same parser.
+//! clap's definition of the command line is the only schema. A value of the file or of the environment
+//! becomes the default of the flag that it stands for, so it passes the same parser.
 
 mod environment;
 mod error;
 mod file;
+mod lists;
+mod unknown;
+mod values;
 
 use std::{
     ffi::{OsStr, OsString},
     path::PathBuf,
 };
 
-use clap::{ArgMatches, Command};
+use clap::{ArgAction, ArgMatches, Command, builder::BoolishValueParser, error::ErrorKind};
 
-use environment::Variable;
+use environment::{EnvironmentDefaults, Variable};
 pub(super) use error::ConfigError;
-use file::FileDefaults;
+pub(super) use unknown::UnknownVariable;
 
-/// Reads the command line, the environment and the file that one of them names.
+/// Reads the command line, the environment and the file that one of them names. Returns also the
+/// variables with the gateway's prefix that have no effect.
 ///
 /// # Errors
-/// Returns all unknown variables of the environment, or else all unknown keys of the file, or else
-/// the first bad value of the flags, the environment and the file.
+/// Returns all unknown keys and bad values of the file, or else the first bad value of the flags and
+/// the environment.
 pub(super) fn read(
     command: Command,
     args: impl Iterator<Item = OsString>,
     environment: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<ArgMatches, ConfigError> {
-    let args: Vec<OsString> = args.collect();
+) -> Result<(ArgMatches, Vec<UnknownVariable>), ConfigError> {
+    let command = with_switches(command);
+    let args = lists::trim_lists(&command, args.collect());
+    if let Some(help) = help_or_version(&command, &args) {
+        return Err(help.into());
+    }
     let variables = environment::own_variables(environment);
-    environment::check(&command, &variables)?;
-    let Some(path) = file_path(&args, &variables) else {
-        return Ok(command.try_get_matches_from(args)?);
+    let unknown = unknown::unknown_variables(&command, &variables);
+    let command = match file_path(&args, &variables) {
+        Some(path) => file::set_defaults(path, command)?,
+        None => command,
     };
-    let (defaults, command) = FileDefaults::read(path, command)?;
+    let (defaults, command) = EnvironmentDefaults::set(&variables, command)?;
     match command.try_get_matches_from(args) {
-        Ok(matches) => Ok(matches),
+        Ok(matches) => Ok((matches, unknown)),
         Err(error) => Err(defaults.explain(error)),
+    }
+}
+
+/// The command, whose switches take 1, 0, yes and no beside true and false from the environment and the
+/// file.
+fn with_switches(command: Command) -> Command {
+    command.mut_subcommands(|subcommand| {
+        subcommand.mut_args(|arg| match arg.get_action() {
+            ArgAction::SetTrue => arg.value_parser(BoolishValueParser::new()),
+            _ => arg,
+        })
+    })
+}
+
+/// clap's text if the arguments ask for help or the version. That works whatever the environment and the
+/// file say.
+fn help_or_version(command: &Command, args: &[OsString]) -> Option<clap::Error> {
+    let error = command.clone().try_get_matches_from(args).err()?;
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Some(error),
+        _ => None,
     }
 }
 
@@ -47,12 +79,12 @@ fn file_path(args: &[OsString], variables: &[Variable]) -> Option<PathBuf> {
     if let Some(path) = file_flag(args) {
         return Some(path.into());
     }
-    for (key, value) in variables {
-        if key == "AMISTORE_CONFIG" && !value.is_empty() {
-            return Some(value.into());
-        }
+    let (_, value) = variables.iter().find(|(key, _)| key == "AMISTORE_CONFIG")?;
+    match value.to_str() {
+        Some(path) if path.trim().is_empty() => None,
+        Some(path) => Some(path.trim().into()),
+        None => Some(value.into()),
     }
-    None
 }
 
 /// Value of the first `--config FILE` or `--config=FILE`.
@@ -84,6 +116,6 @@ mod tests {
         assert_eq!(path(&["gateway", "--config", "flag.toml", "serve"]), Some("flag.toml".into()));
         assert_eq!(path(&["gateway", "serve", "--config=flag.toml"]), Some("flag.toml".into()));
         assert_eq!(path(&["gateway", "serve"]), Some("variable.toml".into()));
-        assert_eq!(file_path(&[], &[("AMISTORE_CONFIG".to_owned(), OsString::new())]), None);
+        assert_eq!(file_path(&[], &[("AMISTORE_CONFIG".to_owned(), OsString::from(" "))]), None);
     }
 }

@@ -69,6 +69,11 @@ pub(super) struct Demo {
 }
 
 impl Demo {
+    #[cfg(test)]
+    pub(super) fn exits(&self) -> bool {
+        self.exit
+    }
+
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
         let gateway = listen(&self.listen, "--listen").await?;
         let ec2 = listen(&self.simulator_listen, "--simulator-listen").await?;
