@@ -24,8 +24,13 @@ RUN apt-get update \
     && useradd --system --uid 65532 --no-create-home --shell /usr/sbin/nologin amistore
 COPY --from=build /build/target/release/amistore-gateway /usr/local/bin/amistore-gateway
 USER 65532:65532
-ENV AMISTORE_LISTEN=0.0.0.0:50051
-EXPOSE 50051
+# All addresses of IPv6 and IPv4: the loopback of a container cannot be reached from outside.
+ENV AMISTORE_LISTEN=[::]:50051 \
+    AMISTORE_DEMO_LISTEN=[::]:50051 \
+    AMISTORE_DEMO_SIMULATOR_LISTEN=[::]:50052 \
+    AMISTORE_SIMULATE_LISTEN=[::]:50052
+EXPOSE 50051 50052
+# Asks the port of AMISTORE_LISTEN.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["amistore-gateway", "probe"]
 ENTRYPOINT ["amistore-gateway"]
 CMD ["serve"]

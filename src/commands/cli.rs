@@ -20,6 +20,9 @@ use crate::telemetry::logs::{self, LogFormat};
 /// Each flag can also be set by an environment variable, which the help of each command names, and
 /// by a key of a TOML file, in a section named after the command. Flags take precedence over the
 /// environment, and the environment over the file.
+///
+/// Each command exits with 2 if its standard output cannot be written, and with 0 if the reader has
+/// closed it, as head does.
 #[derive(Debug, Parser)]
 #[command(
     version,

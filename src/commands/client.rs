@@ -1,20 +1,19 @@
 //! Connection of the client commands to a gateway: its flags, its channel and its errors.
 
+use std::error::Error;
+
 use clap::Args;
-use tonic::{
-    Status,
-    transport::{Channel, ClientTlsConfig, Endpoint, Error},
-};
+use tonic::{Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
-use super::{listen::GATEWAY_ADDRESS, output::Failure};
+use super::{listen::GATEWAY_ADDRESS, output::Failure, server_address::ServerAddress};
 
 /// Flags that choose a gateway.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ServerArgs {
     /// Address of the gateway: HOST:PORT, or a URL with http or https.
     #[arg(long, env = "AMISTORE_SERVER", value_name = "ADDRESS", default_value = GATEWAY_ADDRESS)]
-    pub(super) server: String,
+    pub(super) server: ServerAddress,
 }
 
 /// Flags that choose a gateway, and an account and a region there.
@@ -47,34 +46,54 @@ pub(super) struct ScopeArgs {
 impl ServerArgs {
     /// A channel to the gateway, which connects at its first use.
     pub(super) fn channel(&self) -> Result<Channel, Failure> {
-        match self.endpoint() {
-            Ok(endpoint) => Ok(endpoint.connect_lazy()),
-            Err(error) => Err(Failure::Message(format!(
-                "--server: expected HOST:PORT (such as {GATEWAY_ADDRESS}) or a URL, got {:?}: \
-                 {error}",
-                self.server
-            ))),
-        }
+        self.server.channel().map_err(|error| Failure::message(causes(&error)))
     }
 
-    fn endpoint(&self) -> Result<Endpoint, Error> {
-        if !self.server.contains("://") {
-            return Endpoint::from_shared(format!("http://{}", self.server));
-        }
-        let endpoint = Endpoint::from_shared(self.server.clone())?;
-        if self.server.starts_with("https://") {
-            return endpoint.tls_config(ClientTlsConfig::new().with_native_roots());
-        }
-        Ok(endpoint)
+    /// Text of an RPC error, with the address of the gateway if it gave no answer.
+    pub(super) fn rpc_error(&self, status: &Status) -> String {
+        rpc_error_at(&self.server, status)
     }
 }
 
-/// Text of an RPC error, with EC2's request ID if the error comes from EC2.
+/// Text of an RPC error, with the address of the gateway if it gave no answer.
+pub(super) fn rpc_error_at(server: &ServerAddress, status: &Status) -> String {
+    if status.source().is_none() {
+        return rpc_error(status);
+    }
+    format!("{server}: {}", rpc_error(status))
+}
+
+/// Text of an RPC error: its causes, and EC2's request ID if the error comes from EC2.
 pub(super) fn rpc_error(status: &Status) -> String {
-    let text = format!("{:?}: {}", status.code(), status.message());
+    let mut text = format!("{:?}: {}", status.code(), status.message());
+    if let Some(source) = status.source() {
+        text = joined(text, source);
+    }
     let Some(info) = status.get_details_error_info() else { return text };
     match info.metadata.get("requestId") {
         Some(id) => format!("{text} (EC2 request ID {id})"),
         None => text,
     }
+}
+
+/// Text of an error and its causes.
+fn causes(error: &dyn Error) -> String {
+    match error.source() {
+        Some(source) => joined(error.to_string(), source),
+        None => error.to_string(),
+    }
+}
+
+/// Adds an error and its causes to a text, unless it already has their words.
+fn joined(text: String, error: &dyn Error) -> String {
+    let mut text = text;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = error.source();
+    }
+    text
 }

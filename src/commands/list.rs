@@ -11,8 +11,9 @@ use prost_types::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    client::{ScopeArgs, rpc_error},
+    client::ScopeArgs,
     output::{Failure, Output, print_error_line, print_line},
+    printable::one_line,
     task_format::{has_failed, progress_text, task_json, time_json, time_text},
     values::{duration, past_time, protobuf_duration},
 };
@@ -109,7 +110,7 @@ impl List {
             request.page_size = self.page_size(listed.tasks.len());
             let page = match client.list_store_image_tasks(request.clone()).await {
                 Ok(page) => page.into_inner(),
-                Err(status) => return Err(Failure::Message(rpc_error(&status))),
+                Err(status) => return Err(Failure::Message(self.scope.server.rpc_error(&status))),
             };
             listed.tasks.extend(page.tasks);
             listed.missing.extend(page.missing_images);
@@ -187,14 +188,33 @@ fn table(tasks: &[StoreImageTask]) -> Table {
     table.set_header(["IMAGE", "BUCKET", "STATE", "PROGRESS", "STARTED", "EXPECTED", "REASON"]);
     for task in tasks {
         table.add_row([
-            task.image_id.clone(),
-            task.bucket.clone(),
-            task.state_text.clone(),
+            one_line(&task.image_id).into_owned(),
+            one_line(&task.bucket).into_owned(),
+            one_line(&task.state_text).into_owned(),
             progress_text(task),
             time_text(task.start_time.as_ref()),
             time_text(task.estimated_completion_time.as_ref()),
-            task.failure_reason.clone(),
+            one_line(&task.failure_reason).into_owned(),
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_with_line_ends_and_control_characters_is_one_row() {
+        let task = StoreImageTask {
+            failure_reason: "no\nspace \x1b[2J".to_owned(),
+            bucket: "a\rb".to_owned(),
+            state_text: "Failed\n".to_owned(),
+            ..StoreImageTask::default()
+        };
+        let text = table(&[task]).to_string();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(!text.contains(['\x1b', '\r']), "{text}");
+        assert!(text.contains("no\\nspace \\u001b[2J"), "{text}");
+    }
 }

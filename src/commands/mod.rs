@@ -8,9 +8,11 @@ mod gateway_args;
 mod list;
 mod listen;
 mod output;
+mod printable;
 mod probe;
 mod progress;
 mod serve;
+mod server_address;
 mod signals;
 mod simulate;
 mod task_format;
@@ -26,14 +28,14 @@ use tokio::runtime;
 use crate::telemetry::logs;
 use cli::Commands;
 use config::{ConfigError, UnknownVariable};
-use output::{Failure, fail};
+use output::{Failure, fail, print_usage};
 
 /// Reads the command line, the environment and the configuration file, and runs one command.
 #[must_use]
 pub fn run() -> ExitCode {
     let (cli, unknown) = match cli::parse(std::env::args_os(), std::env::vars_os()) {
         Ok(parsed) => parsed,
-        Err(ConfigError::Usage(error)) => error.exit(),
+        Err(ConfigError::Usage(text)) => return print_usage(&text),
         Err(error) => return fail(&error),
     };
     logs::start(cli.log_format, &cli.log);

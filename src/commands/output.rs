@@ -3,11 +3,12 @@
 use std::{
     fmt,
     io::{self, Write as _},
-    process::ExitCode,
+    process::{self, ExitCode},
 };
 
 use clap::ValueEnum;
 
+use super::printable::printable;
 use crate::server::ServeError;
 
 /// Exit code of a command that could not do its work, usage errors included.
@@ -50,15 +51,34 @@ pub(super) fn fail(error: &dyn fmt::Display) -> ExitCode {
 
 /// Prints a line to standard error. If it cannot be written, the exit code has to tell.
 pub(super) fn print_error_line(line: impl fmt::Display) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let line = line.to_string();
+    let _ = writeln!(io::stderr().lock(), "{}", printable(&line));
 }
 
 /// Prints a line to standard output. Exits the process if the line cannot be written: with success
-/// if the reader has closed the pipe (`… | head`), else with failure.
+/// if the reader has closed the pipe (`… | head`), else with a message and [`CANNOT_RUN`].
 pub(super) fn print_line(line: impl fmt::Display) {
-    let Err(error) = writeln!(io::stdout().lock(), "{line}") else { return };
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        std::process::exit(0);
+    let line = line.to_string();
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "{}", printable(&line)).and_then(|()| out.flush());
+    if let Err(error) = written {
+        process::exit(unwritten(&error).into());
     }
-    std::process::exit(CANNOT_RUN.into());
+}
+
+/// Prints clap's text: help and the version to standard output, a usage error to standard error.
+pub(super) fn print_usage(text: &clap::Error) -> ExitCode {
+    match text.print() {
+        Err(error) if !text.use_stderr() => ExitCode::from(unwritten(&error)),
+        Ok(()) | Err(_) => ExitCode::from(u8::try_from(text.exit_code()).unwrap_or(CANNOT_RUN)),
+    }
+}
+
+/// The exit code after standard output could not be written. Says why, unless its reader has gone.
+fn unwritten(error: &io::Error) -> u8 {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return 0;
+    }
+    print_error_line(format_args!("error: cannot write to standard output: {error}"));
+    CANNOT_RUN
 }

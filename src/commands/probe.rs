@@ -9,8 +9,10 @@ use tonic_health::pb::{
 };
 
 use super::{
-    client::{ServerArgs, rpc_error},
+    client::rpc_error_at,
+    listen::GATEWAY_ADDRESS,
     output::{Failure, print_error_line, print_line},
+    server_address::ServerAddress,
     values::{duration_text, positive_duration},
 };
 
@@ -19,8 +21,15 @@ use super::{
 /// Exit codes: 0 if the gateway answers SERVING, 1 if it does not, 2 on a usage error.
 #[derive(Debug, Args)]
 pub(super) struct Probe {
-    #[command(flatten)]
-    server: ServerArgs,
+    /// Address of the gateway: HOST:PORT, or a URL with http or https; without this flag, the address
+    /// of --listen.
+    #[arg(long, env = "AMISTORE_SERVER", value_name = "ADDRESS")]
+    server: Option<ServerAddress>,
+
+    /// Address on which the gateway listens, as `serve` has it; all addresses are asked by the
+    /// loopback.
+    #[arg(long, env = "AMISTORE_LISTEN", value_name = "HOST:PORT", value_parser = ServerAddress::of_listener, default_value = GATEWAY_ADDRESS)]
+    listen: ServerAddress,
 
     /// Service whose health to check; without this flag, the server as a whole.
     #[arg(
@@ -39,7 +48,8 @@ pub(super) struct Probe {
 
 impl Probe {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
-        let mut client = HealthClient::new(self.server.channel()?);
+        let server = self.server.unwrap_or(self.listen);
+        let mut client = HealthClient::new(server.channel().map_err(Failure::message)?);
         let request = HealthCheckRequest { service: self.service };
         let problem = match timeout(self.timeout, client.check(request)).await {
             Ok(Ok(response)) => match response.get_ref().status() {
@@ -49,8 +59,8 @@ impl Probe {
                 }
                 status => status.as_str_name().to_owned(),
             },
-            Ok(Err(status)) => rpc_error(&status),
-            Err(_) => format!("no answer within {}", duration_text(self.timeout)),
+            Ok(Err(status)) => rpc_error_at(&server, &status),
+            Err(_) => format!("{server}: no answer within {}", duration_text(self.timeout)),
         };
         print_error_line(problem);
         Ok(ExitCode::FAILURE)

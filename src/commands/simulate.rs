@@ -11,7 +11,7 @@ use std::{
 use clap::{Args, value_parser};
 
 use super::{
-    listen::{SIMULATOR_ADDRESS, listen},
+    listen::{SIMULATOR_ADDRESS, listen, reachable},
     output::{Failure, print_line},
     signals::ShutdownSignal,
     values::{duration, duration_text, positive_duration, rate, share, speed},
@@ -233,7 +233,7 @@ impl Simulate {
         let simulator = Arc::new(Simulator::new(settings));
         let listener = listen(&self.listen, "--listen").await?;
         let stop = ShutdownSignal::listen()?;
-        let address = listener.local_addr()?;
+        let address = reachable(listener.local_addr()?);
         print_line(format_args!("# EC2 is simulated at {address}; Ctrl-C ends it."));
         for (variable, value) in environment(address, regions) {
             print_line(format_args!("export {variable}={value}"));

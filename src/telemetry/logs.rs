@@ -1,6 +1,9 @@
 //! Log lines on standard error: their filter and their format.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    env,
+    io::{self, IsTerminal as _},
+};
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
@@ -49,9 +52,17 @@ pub fn start(format: LogFormat, filter: &str) {
         .with_writer(io::stderr)
         .log_internal_errors(false);
     match format {
-        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Text => builder.with_ansi(has_colours()).init(),
         LogFormat::Json => builder.json().init(),
     }
+}
+
+/// Returns whether standard error shows colours: a terminal that has them, unless the user declines
+/// (<https://no-color.org>).
+fn has_colours() -> bool {
+    let declined = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let has_none = env::var_os("TERM").is_none_or(|value| value.is_empty() || value == "dumb");
+    io::stderr().is_terminal() && !declined && !has_none
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    listen::{GATEWAY_ADDRESS, SIMULATOR_ADDRESS, listen},
+    listen::{GATEWAY_ADDRESS, SIMULATOR_ADDRESS, listen, reachable},
     output::{Failure, print_line},
     progress::Progress,
     signals::ShutdownSignal,
@@ -78,7 +78,8 @@ impl Demo {
         let gateway = listen(&self.listen, "--listen").await?;
         let ec2 = listen(&self.simulator_listen, "--simulator-listen").await?;
         let signal = ShutdownSignal::listen()?;
-        let (address, ec2_address) = (gateway.local_addr()?, ec2.local_addr()?);
+        let (address, ec2_address) =
+            (reachable(gateway.local_addr()?), reachable(ec2.local_addr()?));
         let simulation = Arc::new(Simulation::new(self.seed, self.speed));
         introduction::print(address, ec2_address, &simulation);
 

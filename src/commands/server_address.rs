@@ -1,0 +1,140 @@
+//! Address of a gateway that a client command calls.
+
+use std::{fmt, str::FromStr};
+
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Error, Uri};
+
+use super::listen::{GATEWAY_ADDRESS, reachable};
+
+/// HOST:PORT, or a URL with http or https and without a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ServerAddress(Uri);
+
+/// A text that is no address of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "expected HOST:PORT, such as {GATEWAY_ADDRESS} or [::1]:50051, or a URL with http or https and without a path"
+)]
+pub(super) struct NoServerAddress;
+
+impl FromStr for ServerAddress {
+    type Err = NoServerAddress;
+
+    fn from_str(text: &str) -> Result<Self, NoServerAddress> {
+        let text = text.trim();
+        let is_url = text.contains("://");
+        let url = if is_url { text.to_owned() } else { format!("http://{text}") };
+        let uri: Uri = url.parse().map_err(|_| NoServerAddress)?;
+        let port_is_good = match port_text(&uri) {
+            Some(port) => port.parse::<u16>().is_ok_and(|port| port > 0),
+            None => is_url,
+        };
+        if port_is_good && is_http(&uri) && has_only_a_host(&uri) {
+            Ok(Self(uri))
+        } else {
+            Err(NoServerAddress)
+        }
+    }
+}
+
+fn is_http(uri: &Uri) -> bool {
+    matches!(uri.scheme_str(), Some("http" | "https"))
+}
+
+/// Returns whether the URL has a host, and no user, path or query: gRPC's paths are those of its
+/// services.
+fn has_only_a_host(uri: &Uri) -> bool {
+    let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    let has_host = uri.host().is_some_and(|host| !host.is_empty());
+    has_host && !has_user && uri.path() == "/" && uri.query().is_none()
+}
+
+/// The text after the host, if there is a colon.
+fn port_text(uri: &Uri) -> Option<&str> {
+    let (_, port) = uri.authority()?.as_str().strip_prefix(uri.host()?)?.split_once(':')?;
+    Some(port)
+}
+
+impl ServerAddress {
+    /// The address at which a client on this host reaches a server that listens on `listen`.
+    pub(super) fn of_listener(listen: &str) -> Result<Self, NoServerAddress> {
+        match listen.trim().parse() {
+            Ok(address) => reachable(address).to_string().parse(),
+            Err(_) => listen.parse(),
+        }
+    }
+
+    /// A channel to the gateway, which connects at its first use.
+    pub(super) fn channel(&self) -> Result<Channel, Error> {
+        let endpoint = Endpoint::from(self.0.clone());
+        if self.0.scheme_str() == Some("https") {
+            let tls = ClientTlsConfig::new().with_native_roots();
+            return Ok(endpoint.tls_config(tls)?.connect_lazy());
+        }
+        Ok(endpoint.connect_lazy())
+    }
+}
+
+/// HOST:PORT if the port is known, without the scheme.
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.authority() {
+            Some(authority) => f.write_str(authority.as_str()),
+            None => fmt::Display::fmt(&self.0, f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port_or_a_url_without_a_path() {
+        for (good, shown) in [
+            ("127.0.0.1:50051", "127.0.0.1:50051"),
+            ("[::1]:50051", "[::1]:50051"),
+            ("localhost:1\n", "localhost:1"),
+            ("http://gateway", "gateway"),
+            ("http://gateway:80/", "gateway:80"),
+            ("HTTPS://gateway.example:443", "gateway.example:443"),
+        ] {
+            let address: ServerAddress = good.parse().expect(good);
+            assert_eq!(address.to_string(), shown);
+        }
+        for bad in [
+            "",
+            ":50051",
+            "localhost",
+            "::1:50051",
+            "localhost:",
+            "localhost:0",
+            "localhost:99999",
+            "http://localhost:99999",
+            "localhost:50051/path",
+            "http://host/path",
+            "http://host?query",
+            "http://user:secret@host:1",
+            "ftp://host:1",
+            "unix:///run/gateway.sock",
+            "https://",
+            "two words:1",
+        ] {
+            assert_eq!(bad.parse::<ServerAddress>(), Err(NoServerAddress), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_listener_on_all_addresses_is_reached_by_the_loopback() {
+        for (listen, address) in [
+            ("0.0.0.0:8080", "127.0.0.1:8080"),
+            ("[::]:8080", "127.0.0.1:8080"),
+            ("[::1]:8080", "[::1]:8080"),
+            ("gateway.example:8080", "gateway.example:8080"),
+        ] {
+            let found = ServerAddress::of_listener(listen).expect(listen);
+            assert_eq!(found.to_string(), address);
+        }
+        assert!(ServerAddress::of_listener("8080").is_err());
+    }
+}
