@@ -1,6 +1,7 @@
 //! Progress of watched tasks: bars on a terminal, plain lines elsewhere.
 
 use std::{
+    env,
     io::{IsTerminal as _, stdout},
     time::Duration,
 };
@@ -9,6 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{
     output,
+    printable::one_line,
     task_format::{has_failed, progress_text, time},
 };
 use crate::{
@@ -24,9 +26,9 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Bars if standard output is a terminal, else lines.
+    /// Bars if standard output is a terminal that can draw them, else lines.
     pub(super) fn new() -> Self {
-        if !stdout().is_terminal() {
+        if !stdout().is_terminal() || !can_draw(env::var("TERM").ok().as_deref()) {
             return Self { bars: None };
         }
         Self { bars: Some(MultiProgress::with_draw_target(ProgressDrawTarget::stdout())) }
@@ -59,6 +61,11 @@ impl Progress {
     }
 }
 
+/// Returns whether a terminal of this type moves its cursor. indicatif draws nothing on others.
+fn can_draw(terminal_type: Option<&str>) -> bool {
+    !matches!(terminal_type, None | Some("" | "dumb"))
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("a valid template")
 }
@@ -87,7 +94,7 @@ impl TaskProgress {
     /// Shows a text instead of the state.
     pub(super) fn message(&mut self, text: String) {
         match &self.bar {
-            Some(bar) => bar.set_message(text),
+            Some(bar) => bar.set_message(one_line(&text).into_owned()),
             None => self.print(text),
         }
     }
@@ -102,9 +109,9 @@ impl TaskProgress {
 }
 
 fn state_text(task: &StoreImageTask, degraded: Option<&Degraded>) -> String {
-    let mut text = task.state_text.clone();
+    let mut text = one_line(&task.state_text).into_owned();
     if has_failed(task) {
-        text = format!("{text}: {}", task.failure_reason);
+        text = format!("{text}: {}", one_line(&task.failure_reason));
     }
     if let Some(degraded) = degraded {
         text = format!("{text} (EC2 cannot be asked: {})", degraded.reason);
@@ -118,4 +125,17 @@ fn time_left_text(task: &StoreImageTask) -> String {
     let Ok(left) = end.duration_since(wall_clock()) else { return String::new() };
     let left = Duration::from_secs(left.as_secs());
     format!(", about {} left", humantime::format_duration(left))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_need_a_terminal_that_moves_its_cursor() {
+        assert!(can_draw(Some("xterm-256color")) && can_draw(Some("vt100")));
+        for terminal_type in [None, Some(""), Some("dumb")] {
+            assert!(!can_draw(terminal_type), "{terminal_type:?}");
+        }
+    }
 }

@@ -94,7 +94,9 @@ impl Watch {
                 None => return Ok(code),
                 Some(Ok(Ok(task))) if has_failed(&task) => code = ExitCode::FAILURE,
                 Some(Ok(Ok(_))) => {}
-                Some(Ok(Err(status))) => return Err(Failure::Message(rpc_error(&status))),
+                Some(Ok(Err(status))) => {
+                    return Err(Failure::Message(self.scope.server.rpc_error(&status)));
+                }
                 Some(Err(panic)) => return Err(Failure::message(panic)),
             }
         }

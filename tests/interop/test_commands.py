@@ -1,6 +1,7 @@
 """The gateway's own commands, as scripts use them."""
 
 import json
+import os
 import signal
 import subprocess
 
@@ -101,6 +102,77 @@ def test_a_failure_without_standard_error_keeps_its_exit_code():
         for arguments, code in ((["probe", "--server", "127.0.0.1:1"], 1), (["serve", "--ttl", "soon"], 2)):
             done = subprocess.run([GATEWAY, *arguments], stderr=full, timeout=30, env=clean_environment())
             assert done.returncode == code, arguments
+
+
+def test_output_that_cannot_be_written_is_said_with_code_2(gateway):
+    _, completed = tasks(gateway, "--state", "completed")
+    for arguments in (
+        ["list", "--server", gateway.address], ["list", "--server", gateway.address, "--output", "json"],
+        ["watch", "--server", gateway.address, "--image", completed[0]["imageId"]],
+        ["probe", "--server", gateway.address], ["simulate", "--listen", "127.0.0.1:0"],
+        ["serve", "--help"], ["--version"],
+    ):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([GATEWAY, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30,
+                                  env=clean_environment())
+        assert done.returncode == 2 and "cannot write to standard output: No space" in done.stderr, (arguments, done)
+
+
+def test_a_reader_that_goes_is_no_error(gateway):
+    for arguments in (["list", "--server", gateway.address], ["simulate", "--listen", "127.0.0.1:0"], ["--help"]):
+        process = subprocess.Popen([GATEWAY, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   env=clean_environment())
+        process.stdout.close()
+        assert process.wait(timeout=30) == 0 and process.stderr.read() == "", arguments
+
+
+def on_a_terminal(arguments, **environment):
+    """The output of a command on a terminal, and its exit code."""
+    controller, terminal = os.openpty()
+    process = subprocess.Popen([GATEWAY, *arguments], stdout=terminal, stderr=terminal, env=clean_environment(**environment))
+    os.close(terminal)
+    output = b""
+    try:
+        while chunk := os.read(controller, 4096):
+            output += chunk
+    except OSError:  # The process has closed its side.
+        pass
+    os.close(controller)
+    return output.decode(), process.wait(timeout=60)
+
+
+def test_a_terminal_without_a_cursor_gets_plain_lines(gateway):
+    _, completed = tasks(gateway, "--state", "completed")
+    watch = ["watch", "--server", gateway.address, "--image", completed[0]["imageId"]]
+    for environment in ({"TERM": "dumb"}, {"TERM": ""}):
+        output, code = on_a_terminal(watch, **environment)
+        assert code == 0 and "100 % Completed" in output and "\x1b" not in output, output
+
+
+def test_logs_have_no_colours_if_the_user_declines():
+    for environment, coloured in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
+        output, code = on_a_terminal(["probe", "--server", "127.0.0.1:1"],
+                                     **{"TERM": "xterm", "AMISTORE_TTLL": "5s"} | environment)
+        assert code == 1 and "AMISTORE_TTLL" in output and ("\x1b" in output) == coloured, output
+
+
+def test_errors_name_the_address_and_the_cause():
+    done = run("list", "--server", "127.0.0.1:1")
+    assert done.returncode == 2, done
+    assert "127.0.0.1:1" in done.stderr and "Connection refused" in done.stderr, done.stderr
+    unknown = run("list", "--server", "http://gateway.invalid:1")
+    assert "gateway.invalid:1" in unknown.stderr and "lookup" in unknown.stderr, unknown.stderr
+    for bad in ("ftp://127.0.0.1:1", "http://127.0.0.1:1/path", "127.0.0.1", "http://user:word@host:1"):
+        done = run("list", "--server", bad)
+        assert done.returncode == 2 and "expected HOST:PORT" in done.stderr, done.stderr
+
+
+def test_probe_asks_where_the_gateway_listens(gateway):
+    port = gateway.address.rsplit(":", 1)[1]
+    for listen in (f"127.0.0.1:{port}", f"0.0.0.0:{port}", f"[::]:{port}"):
+        assert run("probe", AMISTORE_LISTEN=listen).returncode == 0, listen
+    assert run("probe", AMISTORE_LISTEN="127.0.0.1:1").returncode == 1
+    assert run("probe", AMISTORE_LISTEN="127.0.0.1:1", AMISTORE_SERVER=gateway.address).returncode == 0
 
 
 def test_a_watch_continues_when_the_gateway_is_replaced(simulator):
