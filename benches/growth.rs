@@ -133,7 +133,7 @@ impl Account {
         let bytes = ALLOCATED.current_usage().saturating_sub(before);
 
         let watches = Watches::new(cache.clone(), watch::Settings::default());
-        let policy = ScopePolicy { default_region: Some(region), ..ScopePolicy::default() };
+        let policy = ScopePolicy { default_region: Some(region).into(), ..ScopePolicy::default() };
         let settings = grpc::Settings { max_answer_bytes: 0, ..grpc::Settings::default() };
         let service = Service::new(cache, watches, policy, settings, CancellationToken::new());
         let page_token = middle(&service, size).await?;

@@ -23,7 +23,8 @@ pub(crate) async fn start(
     let ec2 = TcpListener::bind("127.0.0.1:0").await?;
     let endpoint = format!("http://{}", ec2.local_addr()?);
     tokio::spawn(simulator::serve(simulator.clone(), ec2, std::future::pending()));
-    let settings = server::Settings { default_region: Some(Region::parse(REGION)?), ..gateway };
+    let settings =
+        server::Settings { default_region: Some(Region::parse(REGION)?).into(), ..gateway };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let make_upstream = Ec2::at_endpoint(&endpoint, settings.ec2.clone()).make_upstream();

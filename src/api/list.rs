@@ -48,13 +48,14 @@ impl ListQuery {
     /// Parses a request.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` that names every invalid field.
+    /// `INVALID_ARGUMENT` that names every invalid field, or `UNAVAILABLE` while the gateway searches for
+    /// its region.
     pub fn parse(
         request: &ListStoreImageTasksRequest,
         policy: &ScopePolicy,
     ) -> Result<Self, ApiError> {
         let mut violations = Violations::default();
-        let scope = policy.resolve(&mut violations, &request.account, &request.region);
+        let scope = policy.resolve(&mut violations, &request.account, &request.region)?;
         let ids = &request.image_ids;
         let images = fields::names(&mut violations, "image_ids", ids, MOST_IMAGES, ImageId::parse);
         let images = distinct(images);

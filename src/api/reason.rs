@@ -42,6 +42,8 @@ pub enum GatewayReason {
     RequestLost,
     /// The gateway's own request timeout passed.
     RequestTimedOut,
+    /// The gateway still searches for its default region.
+    RegionUnknown,
     /// The gateway drains.
     ShuttingDown,
     /// The caller's deadline passed.
@@ -139,6 +141,10 @@ impl GatewayReason {
             Self::RequestTimedOut => ReasonSpec::retry(
                 2,
                 "the gateway's own request timeout passed; the call to EC2 goes on and fills the cache",
+            ),
+            Self::RegionUnknown => ReasonSpec::retry(
+                1,
+                "the gateway has just started and still searches for its default region",
             ),
             Self::ShuttingDown => ReasonSpec::retry(
                 1,

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use super::{fields, violations::Violations};
-use crate::domain::{AccountName, Region, Scope};
+use super::{ApiError, GatewayReason, fields, violations::Violations};
+use crate::domain::{AccountName, DefaultRegion, Region, RegionSearch, Scope};
 
 /// Maximum number of characters that an error quotes of an unknown account name.
 const QUOTED_CHARACTERS: usize = 64;
@@ -12,26 +12,44 @@ const QUOTED_CHARACTERS: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub struct ScopePolicy {
     /// Region of a request that names none.
-    pub default_region: Option<Region>,
+    pub default_region: DefaultRegion,
     /// The regions that requests may name beside the default region.
     pub allowed_regions: BTreeSet<Region>,
 }
 
 impl ScopePolicy {
     /// The scope that a request names by its `account` and `region`.
+    ///
+    /// # Errors
+    /// `REGION_UNKNOWN` while the default region is searched for, if only it can say whether the region
+    /// is allowed.
     pub(super) fn resolve(
         &self,
         violations: &mut Violations,
         account: &str,
         region: &str,
-    ) -> Option<Scope> {
+    ) -> Result<Option<Scope>, ApiError> {
         let account = resolve_account(violations, account);
-        let region = self.resolve_region(violations, region);
-        Some(Scope { account: account?, region: region? })
+        let region = match self.default_region.get() {
+            RegionSearch::Ended(default) => {
+                self.resolve_region(violations, default.as_ref(), region)
+            }
+            RegionSearch::Running => match self.allowed_regions.get(region) {
+                Some(region) => Some(region.clone()),
+                None => return Err(region_unknown()),
+            },
+        };
+        let (Some(account), Some(region)) = (account, region) else { return Ok(None) };
+        Ok(Some(Scope { account, region }))
     }
 
-    fn resolve_region(&self, violations: &mut Violations, region: &str) -> Option<Region> {
-        let region = match (&self.default_region, region) {
+    fn resolve_region(
+        &self,
+        violations: &mut Violations,
+        default: Option<&Region>,
+        region: &str,
+    ) -> Option<Region> {
+        let region = match (default, region) {
             (Some(default), "") => default.clone(),
             (None, "") => {
                 violations.add(
@@ -42,18 +60,17 @@ impl ScopePolicy {
             }
             (_, given) => fields::name(violations, "region", given, Region::parse)?,
         };
-        if self.default_region.as_ref() == Some(&region) || self.allowed_regions.contains(&region) {
+        if default == Some(&region) || self.allowed_regions.contains(&region) {
             return Some(region);
         }
-        let allowed = self.allowed_list();
+        let allowed = self.allowed_list(default);
         violations.add("region", format_args!("must be one of {allowed}, got {region}"));
         None
     }
 
-    fn allowed_list(&self) -> String {
+    fn allowed_list(&self, default: Option<&Region>) -> String {
         let mut list = String::new();
-        let regions: BTreeSet<_> =
-            self.default_region.iter().chain(&self.allowed_regions).collect();
+        let regions: BTreeSet<_> = default.into_iter().chain(&self.allowed_regions).collect();
         for region in regions {
             let separator = if list.is_empty() { "" } else { ", " };
             // Writing to a String does not fail.
@@ -61,6 +78,13 @@ impl ScopePolicy {
         }
         list
     }
+}
+
+fn region_unknown() -> ApiError {
+    ApiError::gateway(
+        GatewayReason::RegionUnknown,
+        "the gateway has just started and still searches for its region; call again",
+    )
 }
 
 fn resolve_account(violations: &mut Violations, account: &str) -> Option<AccountName> {

@@ -26,13 +26,14 @@ impl WatchCall {
     /// Parses a request.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` that names every invalid field.
+    /// `INVALID_ARGUMENT` that names every invalid field, or `UNAVAILABLE` while the gateway searches for
+    /// its region.
     pub fn parse(
         request: &WatchStoreImageTaskRequest,
         policy: &ScopePolicy,
     ) -> Result<Self, ApiError> {
         let mut violations = Violations::default();
-        let scope = policy.resolve(&mut violations, &request.account, &request.region);
+        let scope = policy.resolve(&mut violations, &request.account, &request.region)?;
         let target = parse_target(&mut violations, request);
         let field = "wait_for_task";
         let wait_for_task =

@@ -122,6 +122,11 @@ struct Ec2Args {
 }
 
 impl GatewayArgs {
+    /// The default region of the flag.
+    pub(super) fn default_region(&self) -> Option<&Region> {
+        self.default_region.as_ref()
+    }
+
     /// The gateway's settings, or all conflicts between flags.
     pub(super) fn settings(&self) -> Result<server::Settings, String> {
         let conflicts = self.conflicts();
@@ -132,7 +137,7 @@ impl GatewayArgs {
             cache: self.cache.settings(self.watch.max_watches as usize),
             watch: self.watch.settings(),
             ec2: self.ec2.settings(),
-            default_region: self.default_region.clone(),
+            default_region: self.default_region.clone().into(),
             allowed_regions: self.allowed_regions.iter().cloned().collect(),
             grpc: grpc::Settings {
                 request_timeout: self.request_timeout,
@@ -195,6 +200,7 @@ mod tests {
     use clap::{Command, FromArgMatches as _};
 
     use super::*;
+    use crate::domain::RegionSearch;
 
     fn settings(flags: &[&str]) -> Result<server::Settings, String> {
         let command = GatewayArgs::augment_args(Command::new("gateway"));
@@ -220,7 +226,8 @@ mod tests {
     fn the_list_of_regions_names_the_others() {
         let flags = ["--default-region", "us-east-1", "--allowed-regions", "eu-west-1"];
         let settings = settings(&flags).expect("valid");
-        assert_eq!(settings.default_region.expect("given").as_str(), "us-east-1");
+        let region = Region::parse("us-east-1").expect("valid");
+        assert_eq!(settings.default_region.get(), RegionSearch::Ended(Some(region)));
         assert_eq!(settings.allowed_regions.len(), 1);
     }
 }

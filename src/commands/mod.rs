@@ -1,5 +1,6 @@
 //! The command line's commands, one file each, and the files that they share.
 
+mod check;
 mod cli;
 mod client;
 mod config;
@@ -39,22 +40,23 @@ pub fn run() -> ExitCode {
         Err(error) => return fail(&error),
     };
     logs::start(cli.log_format, &cli.log);
-    for UnknownVariable { name, nearest } in unknown {
+    for UnknownVariable { name, nearest } in &unknown {
         tracing::warn!(name, nearest, "an unknown environment variable has no effect");
     }
     let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    match runtime.block_on(run_command(cli.command)) {
+    match runtime.block_on(run_command(cli.command, &unknown)) {
         Ok(code) => code,
         Err(failure) => fail(&failure),
     }
 }
 
-async fn run_command(command: Commands) -> Result<ExitCode, Failure> {
+async fn run_command(command: Commands, unknown: &[UnknownVariable]) -> Result<ExitCode, Failure> {
     match command {
-        Commands::Serve(command) => command.run().await,
+        // Boxed, since the other commands need not reserve the memory of a gateway.
+        Commands::Serve(command) => Box::pin(command.run(unknown)).await,
         Commands::Demo(command) => command.run().await,
         Commands::Simulate(command) => command.run().await,
         Commands::List(command) => command.run().await,

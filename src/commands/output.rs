@@ -9,7 +9,7 @@ use std::{
 use clap::ValueEnum;
 
 use super::printable::printable;
-use crate::server::ServeError;
+use crate::{ec2::StartError, server::ServeError};
 
 /// Exit code of a command that could not do its work, usage errors included.
 const CANNOT_RUN: u8 = 2;
@@ -34,6 +34,8 @@ pub(super) enum Failure {
     Io(#[from] io::Error),
     #[error(transparent)]
     Serve(#[from] ServeError),
+    #[error(transparent)]
+    Start(#[from] StartError),
 }
 
 impl Failure {

@@ -1,22 +1,31 @@
 //! `serve`: the gateway.
 
-use std::process::ExitCode;
+use std::{collections::BTreeSet, process::ExitCode};
 
 use clap::Args;
 
 use super::{
+    check,
+    config::UnknownVariable,
     gateway_args::GatewayArgs,
     listen::{GATEWAY_ADDRESS, listen},
     output::Failure,
     signals::ShutdownSignal,
 };
-use crate::{domain::Region, ec2::Ec2, server};
+use crate::{
+    domain::{DefaultRegion, EndSearch, Region},
+    ec2::{Ec2, StartError},
+    server,
+};
 
 /// Runs the gateway until SIGTERM or Ctrl-C, then drains it.
 ///
 /// The AWS SDK's standard configuration decides where EC2 is and which credentials sign the calls:
-/// AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_EC2, profile files, roles and the
-/// rest of its chain.
+/// AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_EC2, HTTPS_PROXY, NO_PROXY,
+/// AWS_CA_BUNDLE, profile files, roles and the rest of its chain.
+///
+/// Exit codes: 0 after a drain, or if --check finds nothing wrong; 2 if the configuration is wrong or
+/// the drain took too long.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
     /// Address to listen on; port 0 takes a free port.
@@ -28,36 +37,86 @@ pub(super) struct Serve {
     )]
     pub(super) listen: String,
 
+    /// Check the configuration, the credentials and the permission with one dry run, and exit.
+    #[arg(long, env = "AMISTORE_CHECK")]
+    check: bool,
+
     #[command(flatten)]
     pub(super) gateway: GatewayArgs,
 }
 
 impl Serve {
-    pub(super) async fn run(self) -> Result<ExitCode, Failure> {
+    pub(super) async fn run(self, unknown: &[UnknownVariable]) -> Result<ExitCode, Failure> {
         let mut settings = self.gateway.settings().map_err(Failure::message)?;
-        let ec2 = Ec2::from_environment(settings.ec2.clone()).await;
-        if settings.default_region.is_none() {
-            settings.default_region = ec2.default_region();
+        let ec2 = Ec2::from_environment(settings.ec2.clone())?;
+        let named = match self.gateway.default_region() {
+            Some(region) => Some(region.clone()),
+            None => Ec2::region_of_environment()?,
+        };
+        if self.check {
+            return check::run(&ec2, named, &settings.allowed_regions, unknown).await;
         }
+        // A region that is named is known before the first request. Nothing is waited for then.
+        let mut search = None;
+        settings.default_region = if let Some(region) = &named {
+            ec2.load(region, &settings.allowed_regions).await?;
+            named.clone().into()
+        } else {
+            let (end, searched) = DefaultRegion::searched();
+            search = Some(end);
+            searched
+        };
         let listener = listen(&self.listen, "--listen").await?;
         let stop = ShutdownSignal::listen()?;
         tracing::info!(
             listen = %listener.local_addr()?,
-            default_region = default_region_text(&settings),
+            default_region = named.as_ref().map_or("unknown yet", Region::as_str),
             other_regions = regions_text(&settings),
             "serving amistore.v1.StoreImageTaskService, health and reflection"
         );
-        server::serve(listener, settings, ec2.make_upstream(), stop.requested()).await?;
-        tracing::info!("stopped");
-        Ok(ExitCode::SUCCESS)
+        let allowed = settings.allowed_regions.clone();
+        let upstream = ec2.clone().make_upstream();
+        let serving = server::serve(listener, settings, upstream, stop.requested());
+        tokio::pin!(serving);
+        if let Some(search) = search {
+            tokio::select! {
+                served = &mut serving => {
+                    served?;
+                    return Ok(stopped());
+                }
+                found = find_region(&ec2, search, &allowed) => found?,
+            }
+        }
+        serving.await?;
+        Ok(stopped())
     }
 }
 
-fn default_region_text(settings: &server::Settings) -> &str {
-    match &settings.default_region {
-        Some(region) => region.as_str(),
-        None => "none",
+/// Searches for the default region while the gateway already serves.
+async fn find_region(
+    ec2: &Ec2,
+    search: EndSearch,
+    allowed: &BTreeSet<Region>,
+) -> Result<(), Failure> {
+    // Requests that name one of these regions need not wait for the search.
+    if let Some(region) = allowed.first() {
+        ec2.load(region, allowed).await?;
     }
+    let found = ec2.search_region().await?;
+    match &found {
+        Some(region) => ec2.load(region, allowed).await?,
+        None if allowed.is_empty() => return Err(StartError::NoRegion.into()),
+        None => {}
+    }
+    let default_region = found.as_ref().map_or("none", Region::as_str);
+    tracing::info!(default_region, "the search for a region has ended");
+    search.end(found);
+    Ok(())
+}
+
+fn stopped() -> ExitCode {
+    tracing::info!("stopped");
+    ExitCode::SUCCESS
 }
 
 fn regions_text(settings: &server::Settings) -> String {

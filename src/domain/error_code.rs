@@ -21,6 +21,8 @@ pub enum ErrorCode {
 pub enum GatewayCode {
     /// No connection, or one that ended before the answer did.
     ConnectionFailure,
+    /// The host name of the endpoint does not resolve.
+    HostNotFound,
     /// No answer within the attempt timeout.
     RequestTimeout,
     /// A 5xx status without an error code.
@@ -37,6 +39,8 @@ pub enum GatewayCode {
     CredentialsTimedOut,
     /// The credentials provider failed.
     CredentialsFailure,
+    /// EC2 refused the credentials, and they were read again.
+    CredentialsRenewed,
     /// No credentials provider is configured.
     NoCredentials,
     /// The SDK could not build the request.
@@ -55,11 +59,13 @@ impl GatewayCode {
     pub fn kind(self) -> ErrorKind {
         match self {
             Self::ConnectionFailure
+            | Self::HostNotFound
             | Self::RequestTimeout
             | Self::ServiceUnavailable
             | Self::UnknownError
             | Self::CredentialsTimedOut
-            | Self::CredentialsFailure => ErrorKind::Unavailable,
+            | Self::CredentialsFailure
+            | Self::CredentialsRenewed => ErrorKind::Unavailable,
             Self::RequestThrottled => ErrorKind::Throttled,
             Self::MalformedAnswer | Self::UnexpectedDryRun => ErrorKind::MalformedAnswer,
             Self::NoCredentials => ErrorKind::Credentials,
@@ -73,6 +79,9 @@ impl GatewayCode {
         match self {
             Self::ConnectionFailure => {
                 "EC2 cannot be reached, or the connection ended before the answer did"
+            }
+            Self::HostNotFound => {
+                "the host name of EC2's endpoint does not resolve; the region may be wrong, and is asked for once in 30 s until it was found"
             }
             Self::RequestTimeout => "EC2 did not answer within the attempt timeout",
             Self::ServiceUnavailable => {
@@ -92,6 +101,9 @@ impl GatewayCode {
                 "the provider of the gateway's AWS credentials did not answer in time"
             }
             Self::CredentialsFailure => "the provider of the gateway's AWS credentials failed",
+            Self::CredentialsRenewed => {
+                "EC2 refused the gateway's AWS credentials as expired or unknown, and they were read again"
+            }
             Self::NoCredentials => "the gateway has no AWS credentials",
             Self::RequestNotSent => {
                 "the request to EC2 could not be built: the gateway's region or endpoint is wrong"

@@ -3,6 +3,7 @@
 
 mod attempts;
 mod bound_log;
+mod default_region;
 mod error;
 mod error_code;
 mod error_kind;
@@ -18,6 +19,7 @@ mod upstream;
 
 pub use attempts::{AttemptEnd, AttemptFailure, AttemptState, Attempts};
 pub use bound_log::BoundLog;
+pub use default_region::{DefaultRegion, EndSearch, RegionSearch};
 pub use error::{UpstreamError, code_blames_an_image, code_blames_the_token};
 pub use error_code::{ErrorCode, GatewayCode};
 pub use error_kind::ErrorKind;

@@ -2,6 +2,7 @@
 
 use std::{
     cmp::Reverse,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::SystemTime,
 };
@@ -15,7 +16,10 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tower::Service;
 
 use super::{
-    endpoint::EndpointHost, error, response_integrity::ResponseIntegrity,
+    endpoint::EndpointHost,
+    error::{self, Circumstances},
+    response_integrity::ResponseIntegrity,
+    sdk::{Loaded, Sdk},
     unknown_words::UnknownWords,
 };
 use crate::domain::{
@@ -30,21 +34,74 @@ const MAX_BUCKET_BYTES: usize = 255;
 /// A client for one region with one account's credentials.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
-    ec2: aws_sdk_ec2::Client,
+    sdk: Arc<Sdk>,
+    region: Region,
     host: EndpointHost,
     unknown_words: UnknownWords,
+    /// The SDK's client of the newest generation that was used.
+    newest: Arc<Mutex<Option<(u64, aws_sdk_ec2::Client)>>>,
 }
 
 impl Client {
-    pub(super) fn new(config: &SdkConfig, region: &Region, unknown_words: UnknownWords) -> Self {
-        let region = aws_config::Region::new(region.as_str().to_owned());
-        let host = EndpointHost::default();
+    pub(super) fn new(sdk: Arc<Sdk>, region: &Region, unknown_words: UnknownWords) -> Self {
+        Self {
+            sdk,
+            region: region.clone(),
+            host: EndpointHost::default(),
+            unknown_words,
+            newest: Arc::default(),
+        }
+    }
+
+    /// The SDK's client with the newest configuration, as soon as there is one, and its generation.
+    async fn newest(&self) -> (u64, aws_sdk_ec2::Client) {
+        let Loaded { generation, config } = self.sdk.get().await;
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, client)) = &*newest
+            && *of == generation
+        {
+            return (generation, client.clone());
+        }
+        let client = self.client(&config);
+        *newest = Some((generation, client.clone()));
+        (generation, client)
+    }
+
+    fn client(&self, config: &SdkConfig) -> aws_sdk_ec2::Client {
+        let region = aws_config::Region::new(self.region.as_str().to_owned());
         let config = aws_sdk_ec2::config::Builder::from(config)
             .region(region)
             .interceptor(ResponseIntegrity)
-            .interceptor(host.clone())
+            .interceptor(self.host.clone())
             .build();
-        Self { ec2: aws_sdk_ec2::Client::from_conf(config), host, unknown_words }
+        aws_sdk_ec2::Client::from_conf(config)
+    }
+
+    async fn describe(
+        &self,
+        target: DescribeTarget,
+        dry_run: bool,
+    ) -> Result<DescribeResponse, UpstreamError> {
+        let (generation, client) = self.newest().await;
+        let failed = match send(&client, target, dry_run).await {
+            Ok(output) => {
+                self.sdk.note_credentials();
+                return Ok(DescribeResponse::Tasks(answer(output, &self.unknown_words)));
+            }
+            Err(failed) => failed,
+        };
+        if error::was_signed(&failed) {
+            self.sdk.note_credentials();
+        }
+        if error::refuses_old_credentials(&failed) && self.sdk.renew(generation).await {
+            return Err(error::renewed(&failed));
+        }
+        let circumstances = Circumstances {
+            host: self.host.get(),
+            region: &self.region,
+            had_credentials: self.sdk.had_credentials(),
+        };
+        error::classify(&failed, &circumstances)
     }
 }
 
@@ -59,28 +116,29 @@ impl Service<DescribeRequest> for Client {
 
     fn call(&mut self, request: DescribeRequest) -> Self::Future {
         let DescribeRequest { target, dry_run, .. } = request;
-        let call = self.ec2.describe_store_image_tasks();
-        let call = match target {
-            DescribeTarget::Listing { filter, next } => call
-                .max_results(MAX_TASKS_PER_CALL.into())
-                .set_filters(filters(&filter))
-                .set_next_token(next.map(|token| token.0.to_string())),
-            // EC2 refuses MaxResults together with ImageIds.
-            DescribeTarget::Images(images) => {
-                call.set_image_ids(Some(images.iter().map(ToString::to_string).collect()))
-            }
-        };
-        let call = if dry_run { call.dry_run(true) } else { call };
-        let host = self.host.clone();
-        let unknown_words = self.unknown_words.clone();
-        async move {
-            match call.send().await {
-                Ok(output) => Ok(DescribeResponse::Tasks(answer(output, &unknown_words))),
-                Err(failed) => error::classify(&failed, host.get()),
-            }
-        }
-        .boxed()
+        let client = self.clone();
+        async move { client.describe(target, dry_run).await }.boxed()
     }
+}
+
+async fn send(
+    client: &aws_sdk_ec2::Client,
+    target: DescribeTarget,
+    dry_run: bool,
+) -> Result<DescribeStoreImageTasksOutput, error::Failed> {
+    let call = client.describe_store_image_tasks();
+    let call = match target {
+        DescribeTarget::Listing { filter, next } => call
+            .max_results(MAX_TASKS_PER_CALL.into())
+            .set_filters(filters(&filter))
+            .set_next_token(next.map(|token| token.0.to_string())),
+        // EC2 refuses MaxResults together with ImageIds.
+        DescribeTarget::Images(images) => {
+            call.set_image_ids(Some(images.iter().map(ToString::to_string).collect()))
+        }
+    };
+    let call = if dry_run { call.dry_run(true) } else { call };
+    call.send().await
 }
 
 /// The filters by their names in the API reference. None if EC2 is to list all tasks.

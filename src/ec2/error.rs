@@ -13,19 +13,33 @@ use tower::BoxError;
 use super::{
     cause::{self, Causes},
     codes::kind_of_code,
+    credentials::UnfitCredentials,
     response_integrity::IncompleteResponse,
 };
-use crate::domain::{DescribeResponse, ErrorKind, GatewayCode, UpstreamError};
+use crate::domain::{DescribeResponse, ErrorKind, GatewayCode, Region, UpstreamError};
 
 /// The code of EC2's answer to a dry run that is permitted. EC2 gives that answer as an error.
 const DRY_RUN_PERMITTED: &str = "DryRunOperation";
 
-type Failed = SdkError<DescribeStoreImageTasksError, HttpResponse>;
+/// Codes with which EC2 refuses credentials that were good once: they have expired, or their key was
+/// deleted when a new one took its place.
+const OLD_CREDENTIALS: [&str; 3] = ["ExpiredToken", "RequestExpired", "InvalidClientTokenId"];
+
+pub(super) type Failed = SdkError<DescribeStoreImageTasksError, HttpResponse>;
+
+/// The circumstances of a failed call, which its error does not tell.
+pub(super) struct Circumstances<'a> {
+    /// The host of the endpoint, if a request was ever sent.
+    pub(super) host: Option<&'a str>,
+    pub(super) region: &'a Region,
+    /// Whether a request was ever signed.
+    pub(super) had_credentials: bool,
+}
 
 /// Maps the SDK's error to the gateway's, or to a response if it stands for a permitted dry run.
 pub(super) fn classify(
     failed: &Failed,
-    host: Option<&str>,
+    circumstances: &Circumstances<'_>,
 ) -> Result<DescribeResponse, UpstreamError> {
     if failed.code() == Some(DRY_RUN_PERMITTED) {
         return Ok(DescribeResponse::Permitted);
@@ -35,11 +49,11 @@ pub(super) fn classify(
         SdkError::ServiceError(_) => of_service(failed),
         SdkError::ResponseError(_) => of_response(failed),
         SdkError::TimeoutError(_) => timed_out(),
-        _ => of_dispatch(failed),
+        _ => of_dispatch(failed, circumstances),
     };
     // An error that EC2 answered is complete without its causes, and they may quote the request.
     if !matches!(failed, SdkError::ServiceError(_)) {
-        error.cause = cause::joined(failed, host);
+        error.cause = cause::joined(failed, circumstances.host);
     }
     error.request_id = failed.request_id().map(Into::into);
     error.retry_after = failed.raw_response().and_then(retry_after);
@@ -131,30 +145,80 @@ fn without_code(status: u16) -> UpstreamError {
     }
 }
 
+/// Returns whether EC2 refuses credentials that may have been replaced since they were read.
+pub(super) fn refuses_old_credentials(failed: &Failed) -> bool {
+    failed.code().is_some_and(|code| OLD_CREDENTIALS.contains(&code))
+}
+
+/// Returns whether the request was signed, so that there were credentials.
+pub(super) fn was_signed(failed: &Failed) -> bool {
+    failed.raw_response().is_some()
+}
+
+/// The error of a call whose credentials EC2 has refused and the gateway has read again. The next attempt
+/// shows whether the new ones are better.
+pub(super) fn renewed(failed: &Failed) -> UpstreamError {
+    let code = failed.code().unwrap_or_default();
+    let message = format!("EC2 refused the gateway's credentials ({code}); they were read again");
+    failure(GatewayCode::CredentialsRenewed, &message)
+}
+
 /// Classifies a call without an answer. The SDK may not even have sent the request.
-fn of_dispatch(failed: &Failed) -> UpstreamError {
-    match cause::find::<CredentialsError>(failed) {
-        Some(CredentialsError::ProviderTimedOut(_)) => failure(
+fn of_dispatch(failed: &Failed, circumstances: &Circumstances<'_>) -> UpstreamError {
+    if let Some(error) = cause::find::<CredentialsError>(failed) {
+        return of_credentials(error, circumstances.had_credentials);
+    }
+    if matches!(failed, SdkError::ConstructionFailure(_)) {
+        return failure(
+            GatewayCode::RequestNotSent,
+            "the request to EC2 could not be built; check the region and endpoint of the gateway",
+        );
+    }
+    if is_dns_error(failed) {
+        let region = circumstances.region;
+        let message = format!("the host of EC2 is not found; is the region {region} right?");
+        return failure(GatewayCode::HostNotFound, &message);
+    }
+    failure(GatewayCode::ConnectionFailure, "EC2 cannot be reached, or the connection broke off")
+}
+
+/// Returns whether the host name of the endpoint, or of the proxy, did not resolve.
+fn is_dns_error(failed: &Failed) -> bool {
+    // hyper-util has no public type for it.
+    Causes::of(failed).any(|cause| cause.to_string().starts_with("dns error"))
+}
+
+/// Classifies the failure of a credentials provider.
+///
+/// That no provider is configured is final at the start. Once a request was signed, it means that the
+/// provider is away for a while: the instance metadata, for example, then looks as if there were none.
+pub(super) fn of_credentials(error: &CredentialsError, had_credentials: bool) -> UpstreamError {
+    if let Some(unfit) = cause::find::<UnfitCredentials>(error) {
+        return failure(GatewayCode::NoCredentials, &unfit.to_string());
+    }
+    match error {
+        CredentialsError::ProviderTimedOut(_) => failure(
             GatewayCode::CredentialsTimedOut,
             "the provider of the gateway's AWS credentials did not answer in time",
         ),
-        Some(CredentialsError::ProviderError(_) | CredentialsError::Unhandled(_)) => failure(
+        CredentialsError::ProviderError(_) | CredentialsError::Unhandled(_) => failure(
             GatewayCode::CredentialsFailure,
             "the provider of the gateway's AWS credentials failed",
         ),
-        Some(_) => failure(
-            GatewayCode::NoCredentials,
-            "no usable AWS credentials: set up the environment, a profile or a role of the gateway",
+        _ if had_credentials => failure(
+            GatewayCode::CredentialsFailure,
+            "the gateway had AWS credentials, and now no provider has any",
         ),
-        None if matches!(failed, SdkError::ConstructionFailure(_)) => failure(
-            GatewayCode::RequestNotSent,
-            "the request to EC2 could not be built; check the region and endpoint of the gateway",
-        ),
-        None => failure(
-            GatewayCode::ConnectionFailure,
-            "EC2 cannot be reached, or the connection broke off",
-        ),
+        _ => no_credentials(),
     }
+}
+
+/// The error of a gateway without credentials.
+pub(super) fn no_credentials() -> UpstreamError {
+    failure(
+        GatewayCode::NoCredentials,
+        "no usable AWS credentials: set up the environment, a profile or a role of the gateway",
+    )
 }
 
 fn timed_out() -> UpstreamError {
@@ -192,8 +256,16 @@ mod tests {
     use super::*;
     use crate::domain::ErrorCode;
 
+    fn region() -> Region {
+        Region::parse("us-east-1").expect("valid")
+    }
+
+    fn circumstances(region: &Region, had_credentials: bool) -> Circumstances<'_> {
+        Circumstances { host: None, region, had_credentials }
+    }
+
     fn code_of(failed: &Failed) -> ErrorCode {
-        classify(failed, None).expect_err("an error").code
+        classify(failed, &circumstances(&region(), false)).expect_err("an error").code
     }
 
     fn credentials(error: CredentialsError) -> Failed {
@@ -227,6 +299,15 @@ mod tests {
         ] {
             assert_eq!(code_of(&failed), ErrorCode::Gateway(code));
         }
+    }
+
+    #[test]
+    fn that_no_provider_is_configured_heals_if_credentials_were_had() {
+        let failed = credentials(CredentialsError::not_loaded("no metadata"));
+        let kind =
+            |had| classify(&failed, &circumstances(&region(), had)).expect_err("an error").kind;
+        assert_eq!(kind(false), ErrorKind::Credentials);
+        assert_eq!(kind(true), ErrorKind::Unavailable);
     }
 
     #[test]

@@ -1,63 +1,73 @@
 //! The calls to EC2: one client per scope behind a tower stack, and the classification of errors.
 //! No other module uses `aws_sdk_ec2`.
 //!
-//! The stack, outermost first: trouble log → retry (transient failures only) → rate budget (counts
-//! attempts) → record of attempts → attempt timeout → client. The SDK's own retries are off, so that one place retries.
+//! The stack, outermost first: trouble log → retry (transient failures only) → memory of a host that
+//! is not found → rate budget (counts attempts) → record of attempts → attempt timeout → client. The
+//! SDK's own retries are off, so that one place retries.
 
 mod attempts;
 mod budget;
 mod cause;
 mod client;
 mod codes;
+mod credentials;
 mod endpoint;
+mod environment;
 mod error;
+mod http_client;
 mod response_integrity;
 mod retry;
+mod sdk;
 mod settings;
 mod sign;
+mod start_error;
 mod trouble;
 mod unknown_words;
+mod unresolved;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use aws_config::{
     BehaviorVersion, SdkConfig, retry::RetryConfig,
     stalled_stream_protection::StalledStreamProtectionConfig,
 };
-use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_credential_types::{
+    Credentials,
+    provider::{ProvideCredentials as _, SharedCredentialsProvider},
+};
 use tower::{ServiceBuilder, util::BoxCloneSyncService};
 
 pub use budget::RateSettings;
 pub use codes::{KNOWN_CODES, kind_of_code};
+pub use http_client::https;
 pub use retry::RetrySettings;
 pub use settings::Settings;
+pub use start_error::StartError;
 
+use crate::domain::{MakeUpstream, Region, Scope, Upstream, UpstreamError};
+use environment::Environment;
+use sdk::Sdk;
 use unknown_words::UnknownWords;
 
-use crate::domain::{MakeUpstream, Region, Scope, Upstream};
-
-/// The configuration of the SDK and of the calls, read once at the start.
+/// The configuration of the SDK and of the calls.
 #[derive(Clone, Debug)]
 pub struct Ec2 {
-    config: SdkConfig,
+    sdk: Arc<Sdk>,
     settings: Settings,
     unknown_words: UnknownWords,
 }
 
 impl Ec2 {
-    /// Reads the SDK's standard configuration: environment, profile files, and the chain of
-    /// credential providers. The credentials themselves are read when a call needs them.
-    pub async fn from_environment(settings: Settings) -> Self {
-        let config = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(https())
-            .retry_config(RetryConfig::disabled())
-            // The attempt timeout covers stalled streams, also those that never began.
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .load()
-            .await;
-        Self { config, settings, unknown_words: UnknownWords::default() }
+    /// Checks the environment for the SDK's standard configuration: environment, profile files, and the
+    /// chain of credential providers. [`Self::load`] reads it, and the credentials are read when a call
+    /// needs them.
+    ///
+    /// # Errors
+    /// If the environment has values that the SDK cannot use.
+    pub fn from_environment(settings: Settings) -> Result<Self, StartError> {
+        Environment::OF_PROCESS.check()?;
+        let sdk = Sdk::of_environment(http_client::of_environment()?);
+        Ok(Self::new(sdk, settings))
     }
 
     /// The configuration for a simulator at this endpoint, with made-up credentials. It reads
@@ -73,13 +83,60 @@ impl Ec2 {
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .build();
-        Self { config, settings, unknown_words: UnknownWords::default() }
+        Self::new(Sdk::fixed(config), settings)
     }
 
-    /// The region of the environment or the profile. None if its form is not that of a region.
-    #[must_use]
-    pub fn default_region(&self) -> Option<Region> {
-        Region::parse(self.config.region()?.as_ref()).ok()
+    fn new(sdk: Sdk, settings: Settings) -> Self {
+        Self { sdk: Arc::new(sdk), settings, unknown_words: UnknownWords::default() }
+    }
+
+    /// The region of `AWS_REGION` or `AWS_DEFAULT_REGION`.
+    ///
+    /// # Errors
+    /// If the text is no region.
+    pub fn region_of_environment() -> Result<Option<Region>, StartError> {
+        Environment::OF_PROCESS.region()
+    }
+
+    /// Searches the profile files and the instance metadata for a region. That takes seconds where there
+    /// is no instance metadata.
+    ///
+    /// # Errors
+    /// If the text that is found is no region.
+    pub async fn search_region(&self) -> Result<Option<Region>, StartError> {
+        match self.sdk.search_region().await {
+            Some(text) => environment::parse_region(&text, "the AWS profile or metadata").map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Loads the configuration with this region. Calls wait for it.
+    ///
+    /// # Errors
+    /// If the configured endpoint does not serve this region and all that are allowed.
+    pub async fn load(
+        &self,
+        region: &Region,
+        allowed: &BTreeSet<Region>,
+    ) -> Result<(), StartError> {
+        self.sdk.load(region).await;
+        let regions = allowed.iter().chain([region]);
+        endpoint::check_regions(&self.sdk.get().await.config, regions)
+    }
+
+    /// The access key ID of the credentials with which calls are signed.
+    ///
+    /// # Errors
+    /// If there are no credentials.
+    pub async fn access_key_id(&self) -> Result<String, UpstreamError> {
+        let config = self.sdk.get().await.config;
+        let Some(provider) = config.credentials_provider() else {
+            return Err(error::no_credentials());
+        };
+        match provider.provide_credentials().await {
+            Ok(credentials) => Ok(credentials.access_key_id().to_owned()),
+            Err(failed) => Err(error::of_credentials(&failed, false)),
+        }
     }
 
     /// The function that makes a scope's client.
@@ -94,25 +151,18 @@ impl Ec2 {
             ServiceBuilder::new()
                 .layer(trouble::TroubleLogLayer::new(scope))
                 .layer(retry::layer(retry))
+                .layer(unresolved::UnresolvedLayer::default())
                 .layer(budget::RateBudgetLayer::new(rate, scope))
                 .layer(attempts::AttemptsLayer)
                 .map_err(error::from_layer)
                 .timeout(*attempt_timeout)
                 .service(client::Client::new(
-                    &self.config,
+                    self.sdk.clone(),
                     &scope.region,
                     self.unknown_words.clone(),
                 )),
         )
     }
-}
-
-/// The HTTP client. It uses ring for TLS, which builds with a C compiler alone.
-#[must_use]
-pub fn https() -> SharedHttpClient {
-    aws_smithy_http_client::Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https()
 }
 
 #[cfg(test)]

@@ -19,12 +19,16 @@ const NAMES: [&str; 2] = ["", <StoreImageTaskServiceServer<Service> as NamedServ
 pub(super) struct HealthStatus(HealthReporter);
 
 impl HealthStatus {
-    /// A status that is `SERVING`, and the service from which clients read it.
-    pub(super) async fn serving() -> (Self, HealthServer<impl Health>) {
+    /// A status that is `NOT_SERVING`, and the service from which clients read it.
+    pub(super) async fn not_serving() -> (Self, HealthServer<impl Health>) {
         let (reporter, service) = tonic_health::server::health_reporter();
         let status = Self(reporter);
-        status.set(ServingStatus::Serving).await;
+        status.set_not_serving().await;
         (status, service)
+    }
+
+    pub(super) async fn set_serving(&self) {
+        self.set(ServingStatus::Serving).await;
     }
 
     pub(super) async fn set_not_serving(&self) {

@@ -25,7 +25,8 @@ pub enum ServeError {
     Listen(#[from] io::Error),
 }
 
-/// Serves until `shutdown` completes, then drains: health says `NOT_SERVING`, no further connection is
+/// Serves until `shutdown` completes, then drains. Health says `NOT_SERVING` while the default region is
+/// searched for. In the drain, health says `NOT_SERVING`, no further connection is
 /// accepted, watches end with `UNAVAILABLE` and a pushback, and unary calls finish.
 ///
 /// # Errors
@@ -38,15 +39,22 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let draining = CancellationToken::new();
     let drain_timeout = settings.drain_timeout;
-    let (health, health_service) = HealthStatus::serving().await;
+    let mut default_region = settings.default_region.clone();
+    let (health, health_service) = HealthStatus::not_serving().await;
     let router = wiring::router(settings, make_upstream, draining.clone(), health_service)?;
     let stopped = draining.clone().cancelled_owned();
     let server = router.serve_with_incoming_shutdown(incoming(listener), stopped);
 
+    let started = async {
+        default_region.known().await;
+        health.set_serving().await;
+        std::future::pending::<()>().await;
+    };
     tokio::pin!(server);
     tokio::select! {
         ended = &mut server => return Ok(ended?),
         () = shutdown => {}
+        () = started => {}
     }
     tracing::info!("draining");
     health.set_not_serving().await;

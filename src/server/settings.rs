@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use crate::{cache, domain::Region, ec2, grpc, watch};
+use crate::{
+    cache,
+    domain::{DefaultRegion, Region},
+    ec2, grpc, watch,
+};
 
 /// All settings of a gateway.
 #[derive(Clone, Debug)]
@@ -14,7 +18,7 @@ pub struct Settings {
     /// The calls to EC2.
     pub ec2: ec2::Settings,
     /// Region of a request that names none.
-    pub default_region: Option<Region>,
+    pub default_region: DefaultRegion,
     /// The regions that requests may name beside the default region.
     pub allowed_regions: BTreeSet<Region>,
     /// The gRPC service.
@@ -29,7 +33,7 @@ impl Default for Settings {
             cache: cache::Settings::default(),
             watch: watch::Settings::default(),
             ec2: ec2::Settings::default(),
-            default_region: None,
+            default_region: DefaultRegion::default(),
             allowed_regions: BTreeSet::new(),
             grpc: grpc::Settings::default(),
             drain_timeout: Duration::from_secs(35),

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use amistore_gateway::{proto::FILE_DESCRIPTOR_SET, server::ServeError};
+use amistore_gateway::{
+    domain::{DefaultRegion, Region},
+    proto::{FILE_DESCRIPTOR_SET, ListStoreImageTasksRequest},
+    server::ServeError,
+};
 use prost::Message as _;
 use tonic::Code;
 use tonic_health::pb::{
@@ -10,7 +14,9 @@ use tonic_health::pb::{
 };
 use tonic_reflection::pb::{v1, v1alpha};
 
-use crate::support::{Rig, Setup, Task, all, finished, image, pushback, reason, watch_of};
+use crate::support::{
+    OTHER_REGION, REGION, Rig, Setup, Task, all, finished, image, pushback, reason, watch_of,
+};
 
 const SERVICE: &str = "amistore.v1.StoreImageTaskService";
 const SECOND: Duration = Duration::from_secs(1);
@@ -27,6 +33,50 @@ async fn health_answers_for_the_server_and_for_each_service() {
     }
     let other = HealthCheckRequest { service: "no.such.Service".to_owned() };
     assert_eq!(rig.until(health.check(other)).await.expect_err("unknown").code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn while_the_region_is_searched_health_is_not_serving_and_requests_that_need_it_wait() {
+    let mut setup = Setup::default();
+    let (search, searched) = DefaultRegion::searched();
+    setup.gateway.default_region = searched;
+    let rig = setup.start().await;
+    let client = rig.client();
+    let mut health = HealthClient::new(rig.channel());
+    let request = HealthCheckRequest { service: SERVICE.to_owned() };
+    let mut watching = rig.until(health.watch(request)).await.expect("open").into_inner();
+    let status = rig.until(watching.message()).await.expect("ok").expect("a status").status();
+    assert_eq!(status, ServingStatus::NotServing);
+
+    for region in ["", REGION, "ap-south-1"] {
+        let request = ListStoreImageTasksRequest { region: region.to_owned(), ..all() };
+        let status = rig.until(client.list(request)).await.expect_err("unknown yet");
+        assert_eq!(status.code(), Code::Unavailable, "{region}: {status:?}");
+        assert_eq!(reason(&status).1, "REGION_UNKNOWN");
+        assert!((1_000..=2_000).contains(&pushback(&status).expect("a pushback")));
+    }
+    let status = rig.until(client.watch(watch_of(&image(1)))).await.expect_err("unknown yet");
+    assert_eq!(reason(&status).1, "REGION_UNKNOWN");
+    assert_eq!(rig.calls(), 0);
+    let named = ListStoreImageTasksRequest { region: OTHER_REGION.to_owned(), ..all() };
+    assert!(rig.until(client.list(named)).await.is_ok(), "a region of the list needs no search");
+
+    search.end(Some(Region::parse(REGION).expect("valid")));
+    let status = rig.until(watching.message()).await.expect("ok").expect("a status").status();
+    assert_eq!(status, ServingStatus::Serving);
+    assert!(rig.until(client.list(all())).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_gateway_that_searches_for_its_region_drains() {
+    let mut setup = Setup::default();
+    let (_search, searched) = DefaultRegion::searched();
+    setup.gateway.default_region = searched;
+    let mut rig = setup.start().await;
+    rig.until(rig.client().list(all())).await.expect_err("unknown yet");
+    rig.stop.cancel();
+    let served = rig.served.take().expect("not yet taken");
+    rig.until(served).await.expect("no panic").expect("drained");
 }
 
 #[tokio::test]

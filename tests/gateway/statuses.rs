@@ -10,7 +10,7 @@ use std::{
 };
 
 use amistore_gateway::{
-    domain::{DescribeRequest, DescribeResponse, ErrorKind, UpstreamError},
+    domain::{DefaultRegion, DescribeRequest, DescribeResponse, ErrorKind, UpstreamError},
     ec2::Ec2,
     proto::{
         FILE_DESCRIPTOR_SET, ListStoreImageTasksRequest, ListStoreImageTasksResponse,
@@ -223,6 +223,25 @@ async fn request_timed_out() -> Status {
     rig.until(rig.client().list(all())).await.expect_err("the request timeout passes")
 }
 
+async fn region_unknown() -> Status {
+    let mut setup = Setup::default();
+    let (_search, searched) = DefaultRegion::searched();
+    setup.gateway.default_region = searched;
+    let rig = setup.start().await;
+    rig.until(rig.client().list(all())).await.expect_err("the region is searched for")
+}
+
+/// The status of a List if the host of the endpoint has no address (RFC 6761, "invalid.").
+async fn host_not_found() -> Status {
+    let setup = Setup::default();
+    let ec2 = Ec2::at_endpoint("http://ec2.us-east-1.invalid", setup.gateway.ec2.clone());
+    let rig = setup.start_with(Some(ec2.make_upstream())).await;
+    let status = rig.until(rig.client().list(all())).await.expect_err("no such host");
+    assert!(status.message().contains("is the region us-east-1 right?"), "{status:?}");
+    assert!(status.message().contains("ec2.us-east-1.invalid"), "{status:?}");
+    status
+}
+
 async fn unknown_symbol() -> Status {
     let symbol = MessageRequest::FileContainingSymbol("no.such.Symbol".to_owned());
     let request = ServerReflectionRequest { host: String::new(), message_request: Some(symbol) };
@@ -311,6 +330,8 @@ async fn every_status_of_the_gateway_is_as_documented() {
         ("UnknownError", after_fault(Fault::Wire(Wire::Html(403))).await),
         ("RequestThrottled", after_fault(Fault::Wire(Wire::Html(429))).await),
         ("MalformedAnswer", after_fault(Fault::Wire(Wire::MalformedXml)).await),
+        ("HostNotFound", host_not_found().await),
+        ("REGION_UNKNOWN", region_unknown().await),
     ];
     for encoding in ["deflate", "snappy", "zstd"] {
         let status = raw(LIST, &[("grpc-encoding", encoding)], wire::framed(1, &list)).await;
@@ -338,7 +359,13 @@ async fn every_status_of_the_gateway_is_as_documented() {
     }
     // The causes of these are in the process's environment, which no test may change: the tests of
     // src/ec2/error.rs class them.
-    for code in ["CredentialsTimedOut", "CredentialsFailure", "NoCredentials", "RequestNotSent"] {
+    for code in [
+        "CredentialsTimedOut",
+        "CredentialsFailure",
+        "CredentialsRenewed",
+        "NoCredentials",
+        "RequestNotSent",
+    ] {
         assert!(seen.insert(code.to_owned()), "{code}");
     }
     let documented: BTreeSet<String> = rows.into_iter().map(|row| row.reason).collect();

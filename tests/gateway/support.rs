@@ -67,7 +67,7 @@ impl Default for Setup {
         Self {
             simulator: simulator::Settings { story, ..simulator::Settings::starting_at(start) },
             gateway: server::Settings {
-                default_region: Some(Region::parse(REGION).expect("valid")),
+                default_region: Some(Region::parse(REGION).expect("valid")).into(),
                 allowed_regions: [Region::parse(OTHER_REGION).expect("valid")].into(),
                 ec2: ec2::Settings {
                     retry: RetrySettings { seed: Some(1), ..RetrySettings::default() },

@@ -150,7 +150,7 @@ async fn only_configured_regions_can_be_asked_for() {
 #[tokio::test]
 async fn a_request_must_name_a_region_if_there_is_no_default() {
     let mut setup = Setup::default();
-    setup.gateway.default_region = None;
+    setup.gateway.default_region = None.into();
     let rig = setup.start().await;
     let status = rig.until(rig.client().list(all())).await.expect_err("no region is named");
     assert_eq!(fields(&status), ["region"]);

@@ -120,7 +120,7 @@ fn start_gateway(
     stop: CancellationToken,
 ) -> JoinHandle<Result<(), ServeError>> {
     let settings = server::Settings {
-        default_region: regions.first().cloned(),
+        default_region: regions.first().cloned().into(),
         allowed_regions: regions.iter().cloned().collect(),
         ..server::Settings::default()
     };
