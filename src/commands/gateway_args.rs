@@ -119,6 +119,11 @@ struct Ec2Args {
     /// callers together.
     #[arg(long, env = "AMISTORE_CALL_RATE", value_name = "RATE", value_parser = rate, default_value_t = RateSettings::default().per_second)]
     call_rate: f64,
+
+    /// Number of gateways that ask EC2 for the same accounts; each takes its share of --call-burst and
+    /// --call-rate.
+    #[arg(long, env = "AMISTORE_EXPECTED_REPLICAS", value_name = "NUMBER", value_parser = value_parser!(u32).range(1..=1_000), default_value_t = 1)]
+    expected_replicas: u32,
 }
 
 impl GatewayArgs {
@@ -186,11 +191,20 @@ impl WatchArgs {
 }
 
 impl Ec2Args {
+    fn rate(&self) -> RateSettings {
+        let together = RateSettings {
+            burst: self.call_burst,
+            per_second: self.call_rate,
+            ..RateSettings::default()
+        };
+        together.shared_by(self.expected_replicas)
+    }
+
     fn settings(&self) -> ec2::Settings {
         ec2::Settings {
             attempt_timeout: self.attempt_timeout,
             retry: RetrySettings { max_attempts: self.max_attempts, ..RetrySettings::default() },
-            rate: RateSettings { burst: self.call_burst, per_second: self.call_rate },
+            rate: self.rate(),
         }
     }
 }

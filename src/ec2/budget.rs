@@ -29,11 +29,33 @@ pub struct RateSettings {
     pub burst: u32,
     /// The attempts a second in the long run.
     pub per_second: f64,
+    /// Whether the bucket is full at the start. Otherwise it is half full, so that a process that
+    /// restarts in a loop, or a rolling update, does not spend all that EC2 grants.
+    pub starts_full: bool,
+}
+
+impl RateSettings {
+    /// The attempts with which a scope begins: half of a burst, at least one.
+    fn initial(&self) -> f64 {
+        let burst = f64::from(self.burst);
+        if self.starts_full { burst } else { (burst / 2.0).max(1.0) }
+    }
+
+    /// The share of one of several replicas, which ask EC2 for the same accounts.
+    #[must_use]
+    pub fn shared_by(self, replicas: u32) -> Self {
+        let replicas = replicas.max(1);
+        Self {
+            burst: (self.burst / replicas).max(1),
+            per_second: self.per_second / f64::from(replicas),
+            starts_full: self.starts_full,
+        }
+    }
 }
 
 impl Default for RateSettings {
     fn default() -> Self {
-        Self { burst: 40, per_second: 0.4 }
+        Self { burst: 40, per_second: 0.4, starts_full: false }
     }
 }
 
@@ -57,7 +79,7 @@ impl Bucket {
         Self {
             scope,
             settings,
-            tokens: f64::from(settings.burst),
+            tokens: settings.initial(),
             per_second: settings.per_second,
             refilled_at: Instant::now(),
         }
@@ -241,7 +263,8 @@ mod tests {
     fn layer() -> RateBudgetLayer {
         let region = Region::parse("us-east-1").expect("valid");
         let scope = Scope { account: AccountName::default(), region };
-        RateBudgetLayer::new(&RateSettings { burst: 3, per_second: 0.5 }, &scope)
+        let settings = RateSettings { burst: 3, per_second: 0.5, starts_full: true };
+        RateBudgetLayer::new(&settings, &scope)
     }
 
     fn service(
@@ -271,6 +294,22 @@ mod tests {
             at.push(start.elapsed().as_secs_f64().round());
         }
         assert_eq!(at, [0.0, 0.0, 0.0, 2.0, 4.0, 6.0]);
+    }
+
+    #[test]
+    fn a_start_has_half_of_the_burst_and_at_least_one_call() {
+        for (burst, initial) in [(1, 1.0), (2, 1.0), (3, 1.5), (40, 20.0), (50, 25.0)] {
+            let settings = RateSettings { burst, ..RateSettings::default() };
+            assert_eq!(settings.initial().to_bits(), f64::to_bits(initial), "{burst}");
+        }
+    }
+
+    #[test]
+    fn replicas_share_the_rate_and_the_burst() {
+        let shared = RateSettings::default().shared_by(4);
+        assert_eq!((shared.burst, shared.per_second.to_bits()), (10, f64::to_bits(0.1)));
+        assert_eq!(RateSettings::default().shared_by(100).burst, 1);
+        assert_eq!(RateSettings::default().shared_by(0).burst, 40);
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use amistore_gateway::{
+    ec2::RateSettings,
     proto::{ListStoreImageTasksRequest, store_image_task::State},
     simulator::{Fault, Wire},
 };
@@ -455,6 +456,24 @@ async fn a_transient_error_never_replaces_good_data_and_is_never_stored() {
     rig.simulator.set_fault(None);
     let healed = rig.until(client.list(all())).await.expect("EC2 answers again");
     assert_eq!(healed.get_ref().tasks.len(), 3);
+}
+
+#[tokio::test]
+async fn a_process_begins_with_half_of_its_burst() {
+    let mut setup = Setup::default();
+    setup.gateway.ec2.rate = RateSettings::default();
+    setup.gateway.grpc.request_timeout = SECOND;
+    let rig = setup.start().await;
+    rig.add(finished(3));
+    let client = rig.client();
+    let began = tokio::time::Instant::now();
+    let mut answered = 0;
+    while rig.until(client.list(at_most(0, all()))).await.is_ok() {
+        answered += 1;
+    }
+    let earned = began.elapsed().as_secs_f64() * RateSettings::default().per_second;
+    assert!(f64::from(answered) <= 20.0 + earned, "{answered} calls");
+    assert!(answered >= 20, "{answered} calls");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use std::{
 
 use amistore_gateway::{
     domain::{MakeUpstream, Region},
-    ec2::{self, Ec2, RetrySettings},
+    ec2::{self, Ec2, RateSettings, RetrySettings},
     proto::{
         ListStoreImageTasksRequest, ListStoreImageTasksResponse, StoreImageTask,
         WatchStoreImageTaskRequest, WatchStoreImageTaskResponse,
@@ -70,6 +70,8 @@ impl Default for Setup {
                 default_region: Some(Region::parse(REGION).expect("valid")).into(),
                 allowed_regions: [Region::parse(OTHER_REGION).expect("valid")].into(),
                 ec2: ec2::Settings {
+                    // Tests that count calls begin with a full bucket.
+                    rate: RateSettings { starts_full: true, ..RateSettings::default() },
                     retry: RetrySettings { seed: Some(1), ..RetrySettings::default() },
                     ..ec2::Settings::default()
                 },

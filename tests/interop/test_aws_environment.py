@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import hashlib
 import http.server
 import json
 import os
@@ -196,6 +197,25 @@ def test_a_rotated_credentials_file_is_read_again(stubs, tmp_path, code):
         status, text = listed(channel, stubs)
         assert status == "UNAUTHENTICATED" and code in text, (status, text)
         assert keys(endpoint)[3:] == ["new-key", "new-key"]
+
+
+def test_a_profile_of_aws_login_is_obeyed(stubs, tmp_path):
+    session = "arn:aws:iam::123456789012:user/somebody"
+    config, cache = tmp_path / "config", tmp_path / "cache"
+    config.write_text(f"[default]\nlogin_session = {session}\n")
+    cache.mkdir()
+    key = subprocess.run(["openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout"], check=True,
+                         capture_output=True, text=True).stdout
+    token = {"accessToken": {"accessKeyId": "login-key", "secretAccessKey": "secret", "sessionToken": "token",
+                             "accountId": "123456789012", "expiresAt": "2099-01-01T00:00:00Z"},
+             "tokenType": "aws_sigv4", "refreshToken": "refresh", "idToken": "id",
+             "clientId": "arn:aws:signin:::devtools/same-device", "dpopKey": key}
+    (cache / f"{hashlib.sha256(session.encode()).hexdigest()}.json").write_text(json.dumps(token))
+    endpoint = ec2()
+    with gateway(AWS_ENDPOINT_URL_EC2=endpoint.url, AWS_CONFIG_FILE=str(config),
+                 AWS_LOGIN_CACHE_DIRECTORY=str(cache)) as (channel, _):
+        assert listed(channel, stubs) == ("OK", "")
+    assert keys(endpoint) == ["login-key"]
 
 
 def refused_start(**environment):
