@@ -5,6 +5,8 @@ use std::{error::Error, sync::Arc};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ec2::error::ConnectorError;
 
+use super::text_bounds;
+
 /// 2,000 bytes: the longest text that is passed on. gRPC carries a message in a header, and peers
 /// limit all headers together to 8 KiB.
 const MAX_TEXT_BYTES: usize = 2_000;
@@ -47,12 +49,9 @@ fn push_new(texts: &mut Vec<String>, text: String) {
     }
 }
 
-/// Cuts a text that is longer than [`MAX_TEXT_BYTES`] between two characters, and adds an ellipsis.
+/// The text in at most [`MAX_TEXT_BYTES`].
 pub(super) fn cut(text: &str) -> String {
-    if text.len() <= MAX_TEXT_BYTES {
-        return text.to_owned();
-    }
-    format!("{}…", &text[..text.floor_char_boundary(MAX_TEXT_BYTES)])
+    text_bounds::cut(text, MAX_TEXT_BYTES)
 }
 
 /// The outermost error of this type.
@@ -118,7 +117,7 @@ mod tests {
     #[test]
     fn a_long_text_is_cut_at_a_character() {
         let cut = cut(&"é".repeat(2_000));
-        assert_eq!(cut.chars().count(), 1_001);
+        assert_eq!(cut.chars().count(), 999);
         assert!(cut.ends_with("é…"), "{cut}");
     }
 }

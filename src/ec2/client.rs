@@ -20,6 +20,7 @@ use super::{
     error::{self, Circumstances},
     response_integrity::ResponseIntegrity,
     sdk::{Loaded, Sdk},
+    text_bounds,
     unknown_words::UnknownWords,
 };
 use crate::domain::{
@@ -192,17 +193,18 @@ fn key(result: &StoreImageTaskResult) -> Option<TaskKey> {
 
 fn task(key: TaskKey, result: StoreImageTaskResult) -> StoreImageTask {
     let object_key = match result.s3object_key {
-        Some(object_key) => object_key,
-        None => format!("{}.bin", key.image_id),
+        Some(object_key) if text_bounds::is_object_key(&object_key) => object_key,
+        Some(_) | None => format!("{}.bin", key.image_id),
     };
     let failure_reason = match result.store_task_failure_reason {
         Some(reason) if !reason.is_empty() => Some(reason.into()),
         _ => None,
     };
+    let state = result.store_task_state.unwrap_or_default();
     StoreImageTask {
         key,
         object_key: object_key.into(),
-        state: TaskState::from_ec2(result.store_task_state.as_deref().unwrap_or_default()),
+        state: TaskState::from_ec2(&text_bounds::state(&state)),
         progress: percent(result.progress_percentage),
         failure_reason,
     }

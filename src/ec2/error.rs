@@ -8,6 +8,7 @@ use aws_sdk_ec2::{
     operation::{RequestId as _, describe_store_image_tasks::DescribeStoreImageTasksError},
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use http_body_util::LengthLimitError;
 use tower::BoxError;
 
 use super::{
@@ -15,6 +16,7 @@ use super::{
     codes::kind_of_code,
     credentials::UnfitCredentials,
     response_integrity::IncompleteResponse,
+    text_bounds,
 };
 use crate::domain::{DescribeResponse, ErrorKind, GatewayCode, Region, UpstreamError};
 
@@ -72,10 +74,9 @@ pub(super) fn from_layer(error: BoxError) -> UpstreamError {
 /// Classifies an error that EC2 answered.
 fn of_service(failed: &Failed) -> UpstreamError {
     let status = status(failed);
-    let code = failed.code().unwrap_or_default();
-    if code.is_empty() {
+    let Some(code) = failed.code().filter(|code| text_bounds::is_code(code)) else {
         return without_code(status);
-    }
+    };
     let kind = kind_of_answer(status, code);
     let message = match failed.message() {
         // EC2 quotes the request whose signature it cannot verify, including the session token.
@@ -102,6 +103,12 @@ fn kind_of_answer(status: u16, code: &str) -> ErrorKind {
 
 /// Classifies an answer that cannot be read.
 fn of_response(failed: &Failed) -> UpstreamError {
+    if cause::find::<LengthLimitError>(failed).is_some() {
+        return failure(
+            GatewayCode::MalformedAnswer,
+            "EC2's answer is longer than 8 MiB, and a page of 200 tasks is never that long",
+        );
+    }
     if broke_off(failed) {
         return failure(
             GatewayCode::ConnectionFailure,

@@ -21,7 +21,9 @@ use aws_smithy_runtime_api::client::{
     orchestrator::HttpRequest,
     runtime_components::RuntimeComponents,
 };
+use aws_smithy_types::body::SdkBody;
 use http::Uri;
+use http_body_util::Limited;
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
@@ -41,6 +43,9 @@ const LOCAL_ENDPOINTS: [&str; 2] =
 /// Files of certificates that the environment may name. The first replaces the system's certificates, as
 /// for boto3; the second is where they are read.
 const BUNDLES: [&str; 2] = ["AWS_CA_BUNDLE", "SSL_CERT_FILE"];
+
+/// 8 MiB: the longest answer that is read. A page of 200 tasks has about 100 KiB.
+const MAX_ANSWER_BYTES: usize = 8 << 20;
 
 /// An HTTP client that reads nothing from the environment but the system's certificates.
 #[must_use]
@@ -74,7 +79,7 @@ pub(super) fn of_environment() -> Result<SharedHttpClient, StartError> {
 }
 
 fn client(proxy: ProxyConfig, tls: TlsContext) -> SharedHttpClient {
-    Builder::new().build_with_connector_fn(move |settings, components| {
+    let client = Builder::new().build_with_connector_fn(move |settings, components| {
         let mut connector = Connector::builder()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .tls_context(tls.clone())
@@ -82,7 +87,32 @@ fn client(proxy: ProxyConfig, tls: TlsContext) -> SharedHttpClient {
         connector.set_connector_settings(settings.cloned());
         connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
         connector.build()
-    })
+    });
+    SharedHttpClient::new(Bounded(client))
+}
+
+/// A client whose answers have at most [`MAX_ANSWER_BYTES`].
+#[derive(Debug)]
+struct Bounded<T>(T);
+
+impl HttpClient for Bounded<SharedHttpClient> {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(Bounded(self.0.http_connector(settings, components)))
+    }
+}
+
+impl HttpConnector for Bounded<SharedHttpConnector> {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let answer = self.0.call(request);
+        HttpConnectorFuture::new(async {
+            let limit = |body| SdkBody::from_body_1_x(Limited::new(body, MAX_ANSWER_BYTES));
+            Ok(answer.await?.map(limit))
+        })
+    }
 }
 
 /// Reads certificates, and checks each: the SDK panics at one that it cannot read.

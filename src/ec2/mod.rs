@@ -21,6 +21,7 @@ mod sdk;
 mod settings;
 mod sign;
 mod start_error;
+mod text_bounds;
 mod trouble;
 mod unknown_words;
 mod unresolved;

@@ -38,8 +38,9 @@ impl Intercept for ResponseIntegrity {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let response = context.response();
-        // The status of an error says enough, so its body is not checked.
-        if !response.status().is_success() {
+        // The status of an error says enough, so its body is not checked. A body that could not be read
+        // has an error that says why.
+        if !response.status().is_success() || context.output_or_error().is_err() {
             return Ok(());
         }
         match response.body().bytes().map(is_complete) {
@@ -49,13 +50,17 @@ impl Intercept for ResponseIntegrity {
     }
 }
 
+/// Only an XML declaration may precede the root element, and only blanks may follow it. The SDK's reader
+/// would take what follows for a part of the answer.
 fn is_complete(body: &[u8]) -> Result<bool, quick_xml::Error> {
     let mut reader = Reader::from_reader(body);
     let mut depth = 0_usize;
     let mut closed = false;
     loop {
-        match reader.read_event()? {
-            Event::Start(tag) if depth == 0 && (closed || tag.local_name().as_ref() != ROOT) => {
+        let event = reader.read_event()?;
+        let outside = depth == 0;
+        match event {
+            Event::Start(tag) if outside && (closed || tag.local_name().as_ref() != ROOT) => {
                 return Ok(false);
             }
             Event::Start(_) => depth += 1,
@@ -64,10 +69,18 @@ fn is_complete(body: &[u8]) -> Result<bool, quick_xml::Error> {
                 depth = depth.saturating_sub(1);
                 closed = depth == 0;
             }
-            Event::Eof => return Ok(closed && depth == 0),
-            _ => {}
+            Event::Eof => return Ok(closed && outside),
+            Event::Decl(_) if outside && !closed => {}
+            Event::Text(text) if outside && is_blank(text.as_ref()) => {}
+            Event::Empty(_) | Event::Text(_) | Event::GeneralRef(_) if !outside => {}
+            // EC2 sends neither CDATA nor comments, and the SDK's reader skips their content.
+            _ => return Ok(false),
         }
     }
+}
+
+fn is_blank(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_whitespace())
 }
 
 #[cfg(test)]
@@ -93,6 +106,18 @@ mod tests {
             "<DescribeStoreImageTasksResponse><a></b></DescribeStoreImageTasksResponse>",
             "<DescribeStoreImageTasksResponse/>",
             "<DescribeStoreImageTasksResponse></DescribeStoreImageTasksResponse><more></more>",
+            "<DescribeStoreImageTasksResponse></DescribeStoreImageTasksResponse><more/>",
+            "<DescribeStoreImageTasksResponse></DescribeStoreImageTasksResponse>text",
+            "<DescribeStoreImageTasksResponse></DescribeStoreImageTasksResponse>&amp;",
+            "<DescribeStoreImageTasksResponse></DescribeStoreImageTasksResponse><![CDATA[<item/>]]>",
+            "<DescribeStoreImageTasksResponse></DescribeStoreImageTasksResponse><!-- <item/> -->",
+            "<DescribeStoreImageTasksResponse></DescribeStoreImageTasksResponse><?pi x?>",
+            "text<DescribeStoreImageTasksResponse></DescribeStoreImageTasksResponse>",
+            "<!-- x --><DescribeStoreImageTasksResponse></DescribeStoreImageTasksResponse>",
+            "<!DOCTYPE x><DescribeStoreImageTasksResponse></DescribeStoreImageTasksResponse>",
+            "<DescribeStoreImageTasksResponse><![CDATA[<item/>]]></DescribeStoreImageTasksResponse>",
+            "<DescribeStoreImageTasksResponse><!-- <item/> --></DescribeStoreImageTasksResponse>",
+            "<DescribeStoreImageTasksResponse></DescribeStoreImageTasksResponse>\0",
         ] {
             assert!(!complete(bad), "{bad}");
         }
