@@ -45,6 +45,13 @@ impl Simulator {
         self.change(region, |world| world.add_task(task));
     }
 
+    /// Starts a task of a new image in each region in which fewer than `running` tasks run, so that the
+    /// story goes on for as long as this is called. Tasks that EC2 no longer lists are dropped.
+    pub fn keep_running(&self, running: usize) {
+        let now = self.now();
+        self.state().keep_running(running, now, &self.settings);
+    }
+
     /// Adds an image that has no task. EC2 knows it after [`Settings::image_appear_after`].
     pub fn add_image(&self, region: &str, image_id: &str) {
         let known_from = self.now() + self.settings.image_appear_after;

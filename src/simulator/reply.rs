@@ -60,6 +60,17 @@ impl State {
         }
     }
 
+    /// Starts a task in each region in which fewer than `running` tasks run.
+    pub(super) fn keep_running(&mut self, running: usize, now: SystemTime, settings: &Settings) {
+        for region in &settings.regions {
+            let Some(world) = self.worlds.get_mut(region) else { continue };
+            world.drop_unlisted(now);
+            if world.running(now) < running {
+                world.add_task(story::new_task(&mut self.rng, settings, now));
+            }
+        }
+    }
+
     /// Replies to a call that arrives this long after the start, and records the call and the
     /// reply.
     pub(super) fn reply(&mut self, call: &Call, at: Duration, settings: &Settings) -> Reply {

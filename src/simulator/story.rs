@@ -1,6 +1,6 @@
 //! The tasks and images at the start. They are random, but the same seed gives the same ones.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{
     settings::Settings,
@@ -43,9 +43,18 @@ pub(super) fn make_world(rng: &mut fastrand::Rng, settings: &Settings) -> World 
     world
 }
 
+/// A task of a new image that starts now. One of four fails.
+pub(super) fn new_task(rng: &mut fastrand::Rng, settings: &Settings, now: SystemTime) -> TaskPlan {
+    let mut task = task(rng, settings, now);
+    if rng.u8(..4) == 0 {
+        task.outcome = failure(rng);
+    }
+    task
+}
+
 fn finished_task(rng: &mut fastrand::Rng, settings: &Settings) -> TaskPlan {
     let age = Duration::from_secs(rng.u64(MIN_AGE_SECS + MAX_RUN_SECS..MAX_AGE_SECS));
-    let mut task = task(rng, settings, age);
+    let mut task = task(rng, settings, before(settings.start, age));
     task.runs_for = Duration::from_secs(rng.u64(60..MAX_RUN_SECS));
     if rng.u8(..12) == 0 {
         task.outcome = failure(rng);
@@ -56,17 +65,20 @@ fn finished_task(rng: &mut fastrand::Rng, settings: &Settings) -> TaskPlan {
 fn running_task(rng: &mut fastrand::Rng, settings: &Settings, fails: bool) -> TaskPlan {
     let (shortest, _) = settings.story.runs_for;
     let age = shortest.mul_f64(rng.f64() / 3.0 / settings.speed);
-    let mut task = task(rng, settings, age);
+    let mut task = task(rng, settings, before(settings.start, age));
     if fails {
         task.outcome = failure(rng);
     }
     task
 }
 
-fn task(rng: &mut fastrand::Rng, settings: &Settings, age: Duration) -> TaskPlan {
+fn before(time: SystemTime, age: Duration) -> SystemTime {
+    time.checked_sub(age).unwrap_or(time)
+}
+
+fn task(rng: &mut fastrand::Rng, settings: &Settings, start: SystemTime) -> TaskPlan {
     let image_id = image_id(rng);
     let bucket = BUCKETS[rng.usize(..BUCKETS.len())];
-    let start = settings.start.checked_sub(age).unwrap_or(settings.start);
     TaskPlan::new(&image_id, bucket, whole_millis(start), settings.draw_run_time(rng))
 }
 

@@ -58,6 +58,21 @@ impl World {
         self.tasks.retain(|_, task| task.image_id != image_id);
     }
 
+    /// The number of tasks in progress.
+    pub(super) fn running(&self, now: SystemTime) -> usize {
+        self.tasks.values().filter(|task| task.is_running(now)).count()
+    }
+
+    /// Removes the tasks that are too old to be listed, and their images.
+    pub(super) fn drop_unlisted(&mut self, now: SystemTime) {
+        while let Some(oldest) = self.tasks.last_entry()
+            && now.duration_since(oldest.get().start).is_ok_and(|age| age > TASK_LISTED_FOR)
+        {
+            let task = oldest.remove();
+            self.images.remove(&task.image_id);
+        }
+    }
+
     pub(super) fn tasks(&self) -> Vec<TaskPlan> {
         self.tasks.values().cloned().collect()
     }

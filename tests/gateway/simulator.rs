@@ -1,11 +1,11 @@
 //! The simulator, as the real SDK sees it. The tests in tests/interop call it with other SDKs.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use amistore_gateway::{
     domain::wall_clock,
     ec2::https,
-    simulator::{Settings, Simulator, TokenFault},
+    simulator::{Outcome, Settings, Simulator, TaskPlan, TokenFault},
 };
 use aws_config::{BehaviorVersion, retry::RetryConfig};
 use aws_credential_types::Credentials;
@@ -19,6 +19,8 @@ use aws_sdk_ec2::{
 };
 
 use crate::support::{BUCKET, REGION, Rig, Setup, Task, all, at_most, finished, image};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A simulator that answers at once.
 async fn start(change: impl FnOnce(&mut Settings)) -> Rig {
@@ -343,4 +345,29 @@ async fn a_bucket_fails_stores_that_start_within_its_time() {
     create(&rig, 1).await.expect("created");
     rig.run_for(300 * second).await;
     assert_eq!(states().await, ["Completed", "Failed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_story_that_goes_on_always_has_running_tasks_and_drops_those_that_are_too_old() {
+    let settings = Settings::starting_at(SystemTime::UNIX_EPOCH + 60 * DAY);
+    let simulator = Simulator::new(settings);
+    let running = |region| {
+        let tasks = simulator.tasks(region);
+        tasks.iter().filter(|task| task.is_running(simulator.now())).count()
+    };
+    for _ in 0..200 {
+        simulator.keep_running(2);
+        simulator.keep_running(2);
+        for region in ["us-east-1", "eu-west-1"] {
+            assert!((2..=4).contains(&running(region)), "{}", running(region));
+        }
+        tokio::time::advance(Duration::from_secs(5)).await;
+    }
+    let failed = |task: &TaskPlan| matches!(task.outcome, Outcome::Fails { .. });
+    assert!(simulator.tasks("us-east-1").iter().any(failed));
+    let before = simulator.tasks("us-east-1").len();
+    tokio::time::advance(32 * DAY).await;
+    simulator.keep_running(1);
+    assert!(before > 40);
+    assert_eq!(simulator.tasks("us-east-1").len(), 1, "EC2 lists no other");
 }

@@ -88,8 +88,9 @@ impl Demo {
         tokio::spawn(simulator::serve(simulation.ec2.clone(), ec2, std::future::pending()));
         let stop = CancellationToken::new();
         let serving = start_gateway(gateway, ec2_address, &simulation.regions, stop.clone());
-        let clients = Clients::new(address, simulation)?;
+        let clients = Clients::new(address, simulation.clone())?;
         tokio::select! {
+            () = simulation.go_on() => {}
             shown = self.show(&clients) => shown?,
             () = signal.requested() => {}
         }

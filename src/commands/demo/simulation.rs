@@ -1,6 +1,8 @@
 //! The simulated EC2 of the demo.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::interval;
 
 use crate::{
     domain::{Region, wall_clock},
@@ -20,7 +22,22 @@ pub(super) struct RunningTask {
     pub(super) image_id: String,
 }
 
+/// Number of tasks that run in each region at any time, so that a tour can begin at any time.
+const RUNNING: usize = 2;
+
+/// Time between two looks at the running tasks. At most one task starts in a region in this time.
+const TICK: Duration = Duration::from_secs(5);
+
 impl Simulation {
+    /// Starts new tasks for as long as the demo runs.
+    pub(super) async fn go_on(&self) {
+        let mut tick = interval(TICK);
+        loop {
+            tick.tick().await;
+            self.ec2.keep_running(RUNNING);
+        }
+    }
+
     pub(super) fn new(seed: u64, speed: f64) -> Self {
         let settings = Settings { seed, speed, ..Settings::starting_at(wall_clock()) };
         let mut regions = Vec::new();
