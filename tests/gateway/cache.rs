@@ -15,8 +15,8 @@ use futures_util::{
 use tonic::Code;
 
 use crate::support::{
-    REGION, Rig, Setup, Task, all, at_most, cache_status, finished, image, images_of, of_images,
-    pushback, reason, watch_of,
+    OTHER_REGION, REGION, Rig, Setup, Task, all, at_most, cache_status, finished, image, images_of,
+    of_images, pushback, reason, watch_of,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -525,20 +525,31 @@ async fn calls_stay_within_the_budget_in_every_window_retries_counted() {
     let rig = Rig::with_tasks(finished(3)).await;
     let client = rig.client();
     rig.simulator.set_fault(Some(Fault::error(503, "Unavailable")));
-    let storm = async {
+    let storm = async |region: &str| {
         loop {
-            let asked = client.list(at_most(0, all()));
+            let request = ListStoreImageTasksRequest { region: region.to_owned(), ..all() };
+            let asked = client.list(at_most(0, request));
             // The answer is an error or a timeout; only the number of calls matters.
             let _ = tokio::time::timeout(SECOND, asked).await;
         }
     };
     tokio::select! {
-        () = storm => {}
+        () = storm(REGION) => {}
+        () = storm(OTHER_REGION) => {}
         () = rig.run_for(600 * SECOND) => {}
     }
     let journal = rig.simulator.journal();
-    let at: Vec<_> = journal.entries().map(|entry| entry.at.as_secs_f64()).collect();
-    assert!(at.len() > 200, "the requests are many: {}", at.len());
+    for region in [REGION, OTHER_REGION] {
+        let of_region = journal.entries().filter(|entry| entry.region == region);
+        let at: Vec<_> = of_region.map(|entry| entry.at.as_secs_f64()).collect();
+        // 40 calls at once and 240 later: each scope has a budget of its own.
+        assert!(at.len() > 200, "the requests are many: {} in {region}", at.len());
+        assert_within_budget(&at);
+    }
+}
+
+/// Asserts that calls at these times stay within the default budget in every window.
+fn assert_within_budget(at: &[f64]) {
     for (first, from) in at.iter().enumerate() {
         for (last, to) in at.iter().enumerate().skip(first) {
             let calls = u32::try_from(last - first + 1).expect("few");

@@ -173,6 +173,13 @@ impl Rig {
         )
     }
 
+    /// A client whose streams take this many bytes before they are read.
+    pub(crate) fn narrow_client(&self, bytes: u32) -> Client {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).expect("valid");
+        let channel = endpoint.initial_stream_window_size(bytes).connect_lazy();
+        Client(StoreImageTaskServiceClient::new(channel))
+    }
+
     pub(crate) fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.address)).expect("valid").connect_lazy()
     }
