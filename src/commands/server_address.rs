@@ -1,10 +1,19 @@
 //! Address of a gateway that a client command calls.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Error, Uri};
 
 use super::listen::{GATEWAY_ADDRESS, reachable};
+
+/// Time limit of a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Interval at which a connection with a call in progress is probed with an HTTP/2 PING.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// Time after which a connection without an answer to a PING is given up: its host may have died without
+/// a word.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// HOST:PORT, or a URL with http or https and without a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +75,10 @@ impl ServerAddress {
 
     /// A channel to the gateway, which connects at its first use.
     pub(super) fn channel(&self) -> Result<Channel, Error> {
-        let endpoint = Endpoint::from(self.0.clone());
+        let endpoint = Endpoint::from(self.0.clone())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT);
         if self.0.scheme_str() == Some("https") {
             let tls = ClientTlsConfig::new().with_native_roots();
             return Ok(endpoint.tls_config(tls)?.connect_lazy());

@@ -7,7 +7,10 @@ use std::{
 
 use clap::Args;
 use serde_json::{Value, json};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
@@ -25,8 +28,8 @@ use crate::proto::{
 
 /// Follows the latest store-image task of each given image, and each given task, until all have ended.
 ///
-/// If the connection breaks or the gateway is replaced, the command calls again, up to ten times in
-/// a row.
+/// If the connection breaks, the gateway is replaced or says no word for a minute, the command calls
+/// again, up to ten times in a row.
 ///
 /// Exit codes: 0 if all tasks have completed, 1 if a task has failed, 2 on a usage or RPC error,
 /// 130 after Ctrl-C.
@@ -70,6 +73,9 @@ pub(super) struct Watch {
     output: Output,
 }
 
+/// Time without a word of the gateway after which the command calls again. The gateway sends a heartbeat
+/// every 30 s.
+const SILENCE: Duration = Duration::from_mins(1);
 /// Maximum number of retries in a row.
 const MAX_RETRIES: u32 = 10;
 /// Pause before a retry if the gateway names none, for example because it is still starting.
@@ -246,6 +252,14 @@ fn is_final(status: &Status) -> bool {
     }
 }
 
+/// The result of a step of a call, or an error if it takes longer than [`SILENCE`].
+async fn heard<T>(step: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    match timeout(SILENCE, step).await {
+        Ok(result) => result,
+        Err(_) => Err(Status::unavailable("no word for 60 s")),
+    }
+}
+
 /// Follows one task to the end of one call. Resets `retries` when the gateway answers.
 async fn watch_once(
     client: &mut StoreImageTaskServiceClient<Channel>,
@@ -253,9 +267,10 @@ async fn watch_once(
     display: &mut Display,
     retries: &mut u32,
 ) -> Result<StoreImageTask, Status> {
-    let mut messages = client.watch_store_image_task(request.clone()).await?.into_inner();
+    let call = client.watch_store_image_task(request.clone());
+    let mut messages = heard(call).await?.into_inner();
     let mut last = None;
-    while let Some(message) = messages.message().await? {
+    while let Some(message) = heard(messages.message()).await? {
         *retries = 0;
         display.message(&message);
         if let Some(task) = message.task {
@@ -278,4 +293,43 @@ fn pause(status: &Status) -> Duration {
         pause = delay;
     }
     pause.min(MAX_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_of_the_gateway_itself_is_final() {
+        for code in (0..=16).map(Code::from_i32) {
+            let of_a_proxy = Status::new(code, "x");
+            let details = ErrorDetails::with_error_info("DENIED", "amistore", HashMap::new());
+            let of_the_gateway = Status::with_error_details(code, "x", details);
+            let (alone, with_details) = (is_final(&of_a_proxy), is_final(&of_the_gateway));
+            match code {
+                Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition => {
+                    assert!(alone && with_details, "{code:?}");
+                }
+                Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented => {
+                    assert!(!alone && with_details, "{code:?}");
+                }
+                _ => assert!(!alone && !with_details, "{code:?}"),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_an_error_after_a_minute() {
+        let status = heard::<()>(std::future::pending()).await.expect_err("no word");
+        assert_eq!((status.code(), status.message()), (Code::Unavailable, "no word for 60 s"));
+        let late = async {
+            sleep(Duration::from_secs(59)).await;
+            Ok(())
+        };
+        assert!(heard(late).await.is_ok());
+    }
 }
