@@ -24,6 +24,12 @@ lint:
 nightly:
     AMISTORE_CASES=250 AMISTORE_SEED=random cargo test --locked --lib cache::tests::model
 
+# Mutate files (a glob, such as 'src/watch/*.rs') in place, and run tests on each mutant: a shard of them, in about
+# half an hour. Needs cargo-mutants and a clean work tree. `tests` are arguments of cargo test.
+mutants files="src/api/*.rs" shard="0/8" tests="--lib --test gateway":
+    git diff --quiet
+    cargo mutants --in-place --timeout 240 --build-timeout 600 --file '{{files}}' --shard {{shard}} --output target -- {{tests}}
+
 # Test clients in other languages against a built gateway.
 interop:
     cargo build
