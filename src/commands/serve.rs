@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, process::ExitCode};
 
 use clap::Args;
+use tokio::net::TcpListener;
 
 use super::{
     check,
@@ -47,7 +48,7 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self, unknown: &[UnknownVariable]) -> Result<ExitCode, Failure> {
-        let mut settings = self.gateway.settings().map_err(Failure::message)?;
+        let settings = self.gateway.settings().map_err(Failure::message)?;
         let ec2 = Ec2::from_environment(settings.ec2.clone())?;
         let named = match self.gateway.default_region() {
             Some(region) => Some(region.clone()),
@@ -56,39 +57,63 @@ impl Serve {
         if self.check {
             return check::run(&ec2, named, &settings.allowed_regions, unknown).await;
         }
-        // A region that is named is known before the first request. Nothing is waited for then.
-        let mut search = None;
-        settings.default_region = if let Some(region) = &named {
-            ec2.load(region, &settings.allowed_regions).await?;
-            named.clone().into()
-        } else {
-            let (end, searched) = DefaultRegion::searched();
-            search = Some(end);
-            searched
-        };
-        let listener = listen(&self.listen, "--listen").await?;
-        let stop = ShutdownSignal::listen()?;
-        tracing::info!(
-            listen = %listener.local_addr()?,
-            default_region = named.as_ref().map_or("unknown yet", Region::as_str),
-            other_regions = regions_text(&settings),
-            "serving amistore.v1.StoreImageTaskService, health and reflection"
-        );
+        match named {
+            Some(region) => self.serve_region(ec2, settings, region).await?,
+            None => Box::pin(self.serve_and_search(ec2, settings)).await?,
+        }
+        tracing::info!("stopped");
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Serves with a region that is known before the first request.
+    async fn serve_region(
+        &self,
+        ec2: Ec2,
+        mut settings: server::Settings,
+        region: Region,
+    ) -> Result<(), Failure> {
+        ec2.load(&region, &settings.allowed_regions).await?;
+        let (listener, stop) = self.begin(&settings, region.as_str()).await?;
+        settings.default_region = Some(region).into();
+        server::serve(listener, settings, ec2.make_upstream(), stop.requested()).await?;
+        Ok(())
+    }
+
+    /// Serves, and searches for the default region meanwhile.
+    async fn serve_and_search(
+        &self,
+        ec2: Ec2,
+        mut settings: server::Settings,
+    ) -> Result<(), Failure> {
+        let (search, searched) = DefaultRegion::searched();
+        settings.default_region = searched;
+        let (listener, stop) = self.begin(&settings, "unknown yet").await?;
         let allowed = settings.allowed_regions.clone();
         let upstream = ec2.clone().make_upstream();
         let serving = server::serve(listener, settings, upstream, stop.requested());
         tokio::pin!(serving);
-        if let Some(search) = search {
-            tokio::select! {
-                served = &mut serving => {
-                    served?;
-                    return Ok(stopped());
-                }
-                found = find_region(&ec2, search, &allowed) => found?,
-            }
+        tokio::select! {
+            served = &mut serving => return Ok(served?),
+            found = find_region(&ec2, search, &allowed) => found?,
         }
-        serving.await?;
-        Ok(stopped())
+        Ok(serving.await?)
+    }
+
+    /// Listens for connections and for signals.
+    async fn begin(
+        &self,
+        settings: &server::Settings,
+        default_region: &str,
+    ) -> Result<(TcpListener, ShutdownSignal), Failure> {
+        let listener = listen(&self.listen, "--listen").await?;
+        let stop = ShutdownSignal::listen()?;
+        tracing::info!(
+            listen = %listener.local_addr()?,
+            default_region,
+            other_regions = regions_text(settings),
+            "serving amistore.v1.StoreImageTaskService, health and reflection"
+        );
+        Ok((listener, stop))
     }
 }
 
@@ -112,11 +137,6 @@ async fn find_region(
     tracing::info!(default_region, "the search for a region has ended");
     search.end(found);
     Ok(())
-}
-
-fn stopped() -> ExitCode {
-    tracing::info!("stopped");
-    ExitCode::SUCCESS
 }
 
 fn regions_text(settings: &server::Settings) -> String {

@@ -94,8 +94,13 @@ impl Client {
         if error::was_signed(&failed) {
             self.sdk.note_credentials();
         }
-        if error::refuses_old_credentials(&failed) && self.sdk.renew(generation).await {
-            return Err(error::renewed(&failed));
+        let refused = error::refuses_old_credentials(&failed);
+        // The SDK also remembers that a credentials file was missing or could not be read.
+        if refused || error::lacks_credentials(&failed) {
+            let renewed = self.sdk.renew(generation).await;
+            if refused && renewed {
+                return Err(error::renewed(&failed));
+            }
         }
         let circumstances = Circumstances {
             host: self.host.get(),

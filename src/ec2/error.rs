@@ -157,6 +157,14 @@ pub(super) fn refuses_old_credentials(failed: &Failed) -> bool {
     failed.code().is_some_and(|code| OLD_CREDENTIALS.contains(&code))
 }
 
+/// Returns whether no provider has usable credentials, as far as the SDK has read them.
+pub(super) fn lacks_credentials(failed: &Failed) -> bool {
+    matches!(
+        cause::find::<CredentialsError>(failed),
+        Some(CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_))
+    )
+}
+
 /// Returns whether the request was signed, so that there were credentials.
 pub(super) fn was_signed(failed: &Failed) -> bool {
     failed.raw_response().is_some()

@@ -89,6 +89,26 @@ def test_a_rotated_credentials_file_is_read_again(stubs, tmp_path, code):
         assert keys(endpoint)[3:] == ["new-key", "new-key"]
 
 
+def test_a_credentials_file_that_is_away_for_a_while_is_read_again(stubs, tmp_path):
+    file = tmp_path / "credentials"
+    profile = "[default]\naws_access_key_id = {}\naws_secret_access_key = secret\n"
+    refused = set()
+    endpoint = ec2(refused)
+    with gateway(AWS_ENDPOINT_URL_EC2=endpoint.url, AWS_SHARED_CREDENTIALS_FILE=str(file)) as (channel, _):
+        assert listed(channel, stubs)[0] == "UNAUTHENTICATED"
+        file.write_text(profile.format("old-key"))
+        time.sleep(5)
+        codes = [listed(channel, stubs)[0] for _ in range(2)]
+        assert codes == ["UNAUTHENTICATED", "OK"], "at most one call is lost"
+        file.unlink()
+        refused.add("old-key")
+        time.sleep(5)
+        assert listed(channel, stubs)[0] == "UNAVAILABLE"
+        file.write_text(profile.format("new-key"))
+        time.sleep(5)
+        assert listed(channel, stubs)[0] == "OK"
+
+
 def test_a_profile_of_aws_login_is_obeyed(stubs, tmp_path):
     session = "arn:aws:iam::123456789012:user/somebody"
     config, cache = tmp_path / "config", tmp_path / "cache"
