@@ -1,6 +1,6 @@
 //! The configuration file: its values become defaults of the flags of the same name.
 
-use std::{fs, path::PathBuf};
+use std::{collections::HashMap, fs, path::PathBuf};
 
 use clap::{Arg, ArgAction, Command};
 use toml::{Table, Value};
@@ -42,7 +42,7 @@ impl Reader {
         // defaults are set.
         let sections: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
         let sections = sections.join(", ");
-        self.report_duplicates(None, table);
+        self.report_duplicates("", table);
         for (name, value) in table {
             command = match value {
                 Value::Table(section) if command.find_subcommand(name).is_some() => {
@@ -59,7 +59,7 @@ impl Reader {
     }
 
     fn set_section(&mut self, command: Command, name: &str, section: &Table) -> Command {
-        self.report_duplicates(Some(name), section);
+        self.report_duplicates(&format!("{name}."), section);
         command.mut_subcommand(name, |mut subcommand| {
             for (key, value) in section {
                 subcommand = self.set_flag(subcommand, &format!("{name}.{key}"), key, value);
@@ -87,13 +87,13 @@ impl Reader {
         command.mut_arg(id, |arg| arg.required(false).default_values(texts))
     }
 
-    /// Reports keys that are spelt with `_` beside the same key with `-`.
-    fn report_duplicates(&mut self, section: Option<&str>, table: &Table) {
+    /// Reports keys that differ only in `_` and `-`.
+    fn report_duplicates(&mut self, section: &str, table: &Table) {
+        let mut seen = HashMap::new();
         for key in table.keys() {
-            let flag = key.replace('_', "-");
-            if *key != flag && table.contains_key(&flag) {
-                let place = section.map_or_else(|| key.clone(), |name| format!("{name}.{key}"));
-                self.report(&place, &format!("expected each key once, got also {flag}"));
+            if let Some(other) = seen.insert(key.replace('_', "-"), key) {
+                let place = format!("{section}{key}");
+                self.report(&place, &format!("expected each key once, got also {other}"));
             }
         }
     }

@@ -90,6 +90,7 @@ fn a_key_in_both_spellings_is_refused() {
     for text in [
         "[serve]\ncall-rate = 0.3\ncall_rate = 0.2\n",
         "log-format = \"json\"\nlog_format = \"text\"\n",
+        "[serve]\nmax-answer_bytes = 1\nmax_answer-bytes = 2\n",
     ] {
         let error = with_file("twice", text, &["serve"]).expect_err("wrong");
         assert!(error.contains("expected each key once"), "{error}");
