@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use amistore_gateway::proto::{
-    ListStoreImageTasksRequest, ListStoreImageTasksResponse, store_image_task::State,
+use amistore_gateway::{
+    proto::{ListStoreImageTasksRequest, ListStoreImageTasksResponse, store_image_task::State},
+    simulator::Outcome,
 };
+use prost::Message as _;
 use tonic::Code;
 
 use crate::support::{
@@ -310,4 +312,30 @@ async fn a_task_that_fails_keeps_the_progress_that_was_seen() {
     let failed = one(rig.until(rig.client().list(request())).await.expect("answered"));
     assert_eq!((failed.state(), failed.progress_percentage), (State::Failed, Some(60)));
     assert_eq!((running.progress_percentage, running.task_id), (Some(60), failed.task_id));
+}
+
+#[tokio::test]
+async fn a_page_of_a_thousand_long_reasons_fits_the_default_limit_and_paging_returns_all() {
+    let rig = Setup::default().start().await;
+    for number in 0..1_200 {
+        let task = Task::done(&image(number), HOUR).into(&"b".repeat(63));
+        let mut plan = task.plan(rig.simulator.now());
+        plan.outcome = Outcome::Fails { at: 50, reason: "é".repeat(2_500) };
+        rig.simulator.add_task(REGION, plan);
+    }
+    let client = rig.client();
+    let mut request = ListStoreImageTasksRequest { page_size: 1_000, ..all() };
+    let (mut images, mut pages) = (BTreeSet::new(), Vec::new());
+    loop {
+        let page = rig.until(client.list(request.clone())).await.expect("a page").into_inner();
+        assert!(page.encoded_len() < 3_584 << 10, "{}", page.encoded_len());
+        assert!(page.tasks.iter().all(|task| task.failure_reason.len() > 1_000));
+        pages.push(page.tasks.len());
+        images.extend(page.tasks.into_iter().map(|task| task.image_id));
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!((pages, images.len()), (vec![1_000, 200], 1_200));
 }

@@ -308,7 +308,7 @@ impl Task {
         Self { omits_progress_from: Some(percent), ..self }
     }
 
-    fn plan(self, now: SystemTime) -> TaskPlan {
+    pub(crate) fn plan(self, now: SystemTime) -> TaskPlan {
         // EC2 gives times in milliseconds.
         let start = now - self.age;
         let since = start.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
