@@ -39,7 +39,10 @@ pub fn run() -> ExitCode {
         Err(ConfigError::Usage(text)) => return print_usage(&text),
         Err(error) => return fail(&error),
     };
-    logs::start(cli.log_format, &cli.log);
+    let flush_log = match logs::start(cli.log_format, &cli.log) {
+        Ok(flush_log) => flush_log,
+        Err(error) => return fail(&error),
+    };
     for UnknownVariable { name, nearest } in &unknown {
         tracing::warn!(name, nearest, "an unknown environment variable has no effect");
     }
@@ -47,7 +50,10 @@ pub fn run() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    match runtime.block_on(run_command(cli.command, &unknown)) {
+    let result = runtime.block_on(run_command(cli.command, &unknown));
+    // A failure is the last line.
+    drop(flush_log);
+    match result {
         Ok(code) => code,
         Err(failure) => fail(&failure),
     }

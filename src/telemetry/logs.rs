@@ -8,6 +8,8 @@ use std::{
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
+use super::log_writer::{FlushOnDrop, LogWriter};
+
 /// Format of the log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -41,20 +43,27 @@ pub fn parse_filter(text: &str) -> Result<String, String> {
 /// credentials, which is one `EC2 cannot be asked` of the gateway's own.
 pub const DEFAULT_FILTER: &str = "info,aws_config=error";
 
-/// Starts writing the log lines that pass the filter. The process calls this at most once.
+/// Starts writing the log lines that pass the filter. The process calls this at most once, and keeps
+/// the result until its end.
 ///
-/// A line that cannot be written is lost. By default tracing-subscriber would report that with
-/// `eprintln!`, which panics if standard error is gone.
-pub fn start(format: LogFormat, filter: &str) {
+/// A line that cannot be written, or is not read in time, is lost. By default tracing-subscriber would
+/// report that with `eprintln!`, which panics if standard error is gone.
+///
+/// # Errors
+/// If the system gives no thread for the lines.
+pub fn start(format: LogFormat, filter: &str) -> io::Result<FlushOnDrop> {
     let filter = EnvFilter::new(filter);
+    let writer = LogWriter::start(io::stderr())?;
+    let flush = FlushOnDrop(writer.clone());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(move || writer.clone())
         .log_internal_errors(false);
     match format {
         LogFormat::Text => builder.with_ansi(has_colours()).init(),
         LogFormat::Json => builder.json().init(),
     }
+    Ok(flush)
 }
 
 /// Returns whether standard error shows colours: a terminal that has them, unless the user declines
