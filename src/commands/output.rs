@@ -12,7 +12,7 @@ use super::printable::printable;
 use crate::{ec2::StartError, server::ServeError};
 
 /// Exit code of a command that could not do its work, usage errors included.
-const CANNOT_RUN: u8 = 2;
+pub(super) const CANNOT_RUN: u8 = 2;
 /// Exit code after Ctrl-C: 128 plus the number of SIGINT, as in shells.
 pub(super) const INTERRUPTED: u8 = 130;
 

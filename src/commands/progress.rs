@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::{
-    output,
+    bars::{Bar, Bars, End},
+    output::{self, print_error_line},
     printable::one_line,
     task_format::{has_failed, progress_text, time},
 };
@@ -22,7 +23,7 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct Progress {
     /// None if standard output is not a terminal.
-    bars: Option<MultiProgress>,
+    bars: Option<Bars>,
 }
 
 impl Progress {
@@ -31,32 +32,34 @@ impl Progress {
         if !stdout().is_terminal() || !can_draw(env::var("TERM").ok().as_deref()) {
             return Self { bars: None };
         }
-        Self { bars: Some(MultiProgress::with_draw_target(ProgressDrawTarget::stdout())) }
+        Self { bars: Some(Bars::new()) }
     }
 
     /// Adds a task.
     pub(super) fn task(&self, name: String) -> TaskProgress {
-        let mut bar = None;
-        if let Some(bars) = &self.bars {
-            let style = style("{prefix} [{bar:32}] {pos:>3} % {wide_msg}").progress_chars("=> ");
-            let new = ProgressBar::new(100).with_style(style).with_prefix(name.clone());
-            bar = Some(bars.add(new));
+        match &self.bars {
+            Some(bars) => TaskProgress::Bar(bars.add(&name)),
+            None => TaskProgress::Lines(Lines { name, last: String::new() }),
         }
-        TaskProgress { name, bar, last_line: String::new() }
     }
 
     /// Adds a line below the bars, whose text can be replaced; None without bars.
     pub(super) fn footer(&self) -> Option<ProgressBar> {
-        let bars = self.bars.as_ref()?;
-        Some(bars.add(ProgressBar::new_spinner().with_style(style("{wide_msg}"))))
+        Some(self.bars.as_ref()?.footer())
     }
 
     /// Prints a line, above the bars if there are any.
     pub(super) fn print_line(&self, line: &str) {
         match &self.bars {
-            // Fails only if the terminal is gone, so that the line has no reader.
-            Some(bars) => _ = bars.println(line),
+            Some(bars) => bars.print_line(line),
             None => output::print_line(line),
+        }
+    }
+
+    /// Leaves the count of all tasks below their last lines, if there are bars.
+    pub(super) fn finish(&self) {
+        if let Some(bars) = &self.bars {
+            bars.finish();
         }
     }
 }
@@ -66,57 +69,79 @@ fn can_draw(terminal_type: Option<&str>) -> bool {
     !matches!(terminal_type, None | Some("" | "dumb"))
 }
 
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("a valid template")
+/// Progress of one task.
+pub(super) enum TaskProgress {
+    Bar(Bar),
+    Lines(Lines),
 }
 
-/// Progress of one task.
-pub(super) struct TaskProgress {
+/// The lines of one task.
+pub(super) struct Lines {
     name: String,
-    bar: Option<ProgressBar>,
-    last_line: String,
+    last: String,
 }
 
 impl TaskProgress {
     /// Shows the current state of the task.
     pub(super) fn update(&mut self, task: &StoreImageTask, degraded: Option<&Degraded>) {
-        let state = state_text(task, degraded);
-        let Some(bar) = &self.bar else {
-            return self.print(format!("{:>5} {state}", progress_text(task)));
-        };
-        bar.set_position(u64::try_from(task.progress_percentage.unwrap_or(0)).unwrap_or(0));
-        bar.set_message(format!("{state}{}", time_left_text(task)));
-        if task.done {
-            bar.abandon();
+        match self {
+            Self::Bar(bar) => update_bar(bar, task, degraded),
+            Self::Lines(lines) => {
+                let mut state = task.state_text.clone();
+                if has_failed(task) {
+                    state = format!("{state}: {}", task.failure_reason);
+                }
+                let state = with_trouble(&state, degraded);
+                lines.print(&format!("{:>5} {state}", progress_text(task)));
+            }
         }
     }
 
     /// Shows a text instead of the state.
-    pub(super) fn message(&mut self, text: String) {
-        match &self.bar {
-            Some(bar) => bar.set_message(one_line(&text).into_owned()),
-            None => self.print(text),
+    pub(super) fn message(&mut self, text: &str) {
+        match self {
+            Self::Bar(bar) => bar.set_message(text, ""),
+            Self::Lines(lines) => lines.print(text),
         }
     }
 
-    /// Prints a line, unless it repeats the last one.
-    fn print(&mut self, line: String) {
-        if line != self.last_line {
-            output::print_line(format_args!("{} {line}", self.name));
-            self.last_line = line;
+    /// Ends the progress of a task that cannot be followed to its end, with an error.
+    pub(super) fn fail(&self, error: &str) {
+        match self {
+            Self::Bar(bar) => bar.fail(error),
+            Self::Lines(_) => print_error_line(error),
         }
     }
 }
 
-fn state_text(task: &StoreImageTask, degraded: Option<&Degraded>) -> String {
-    let mut text = one_line(&task.state_text).into_owned();
-    if has_failed(task) {
-        text = format!("{text}: {}", one_line(&task.failure_reason));
+impl Lines {
+    /// Prints a line, unless it repeats the last one.
+    fn print(&mut self, line: &str) {
+        let line = one_line(line);
+        if line != self.last {
+            output::print_line(format_args!("{} {line}", self.name));
+            self.last = line.into_owned();
+        }
     }
-    if let Some(degraded) = degraded {
-        text = format!("{text} (EC2 cannot be asked: {})", degraded.reason);
+}
+
+fn update_bar(bar: &mut Bar, task: &StoreImageTask, degraded: Option<&Degraded>) {
+    if let Some(percentage) = task.progress_percentage {
+        bar.set_percentage(u8::try_from(percentage.clamp(0, 100)).unwrap_or(100));
     }
-    text
+    if !task.done {
+        return bar.set_message(&with_trouble(&task.state_text, degraded), &time_left_text(task));
+    }
+    let end = if has_failed(task) { End::Failed } else { End::Completed };
+    bar.end(end, &task.state_text, &task.failure_reason);
+}
+
+/// A state, and why EC2 cannot be asked for it.
+fn with_trouble(state: &str, degraded: Option<&Degraded>) -> String {
+    match degraded {
+        Some(degraded) => format!("{state} (EC2 cannot be asked: {})", degraded.reason),
+        None => state.to_owned(),
+    }
 }
 
 /// A text such as `, about 2m left`. Empty if the end is unknown or past.

@@ -15,8 +15,8 @@ use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
 use super::{
-    client::{ScopeArgs, rpc_error},
-    output::{Failure, INTERRUPTED, Output, print_line},
+    client::{ScopeArgs, ServerArgs, rpc_error},
+    output::{CANNOT_RUN, Failure, INTERRUPTED, Output, print_error_line, print_line},
     progress::{Progress, TaskProgress},
     task_format::{has_failed, task_json, time_json, time_text},
     values::{duration, past_time, protobuf_duration},
@@ -31,8 +31,11 @@ use crate::proto::{
 /// If the connection breaks, the gateway is replaced or says no word for a minute, the command calls
 /// again, up to ten times in a row.
 ///
-/// Exit codes: 0 if all tasks have completed, 1 if a task has failed, 2 on a usage or RPC error,
-/// 130 after Ctrl-C.
+/// An image or task that cannot be followed is an error on standard error; the others are followed
+/// to their end.
+///
+/// Exit codes: 0 if all tasks have completed, 2 on a usage error or if a task could not be followed to
+/// its end, else 1 if a task has failed, 130 after Ctrl-C.
 #[derive(Debug, Args)]
 pub(super) struct Watch {
     #[command(flatten)]
@@ -89,35 +92,33 @@ impl Watch {
         if self.image.is_empty() && self.task.is_empty() {
             return Err(Failure::message("expected --image or --task, found neither"));
         }
-        let mut watches = self.start()?;
-        let mut code = ExitCode::SUCCESS;
+        let progress = Progress::new();
+        let mut watches = self.start(&progress)?;
+        let mut code = 0;
         loop {
             let ended = tokio::select! {
                 ended = watches.join_next() => ended,
                 _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(INTERRUPTED)),
             };
-            match ended {
-                None => return Ok(code),
-                Some(Ok(Ok(task))) if has_failed(&task) => code = ExitCode::FAILURE,
-                Some(Ok(Ok(_))) => {}
-                Some(Ok(Err(status))) => {
-                    return Err(Failure::Message(self.scope.server.rpc_error(&status)));
-                }
-                Some(Err(panic)) => return Err(Failure::message(panic)),
-            }
+            let Some(ended) = ended else { break };
+            let end = ended.map_err(Failure::message)?;
+            code = code.max(end.exit_code());
         }
+        progress.finish();
+        Ok(ExitCode::from(code))
     }
 
-    /// Starts a watch for each image.
-    fn start(&self) -> Result<JoinSet<Result<StoreImageTask, Status>>, Failure> {
-        let client = StoreImageTaskServiceClient::new(self.scope.server.channel()?);
-        let progress = Progress::new();
+    /// Starts a watch for each image and each task.
+    fn start(&self, progress: &Progress) -> Result<JoinSet<WatchEnd>, Failure> {
+        let server = &self.scope.server;
+        let client = StoreImageTaskServiceClient::new(server.channel()?);
         let mut watches = JoinSet::new();
         for (name, request) in self.requests() {
-            let display = match self.output {
-                Output::Table => Display::Progress(progress.task(name)),
-                Output::Json => Display::Json,
+            let output = match self.output {
+                Output::Table => DisplayOutput::Progress(progress.task(name.clone())),
+                Output::Json => DisplayOutput::Json,
             };
+            let display = Display { name, server: server.clone(), output };
             watches.spawn(follow(client.clone(), request, display));
         }
         Ok(watches)
@@ -150,26 +151,66 @@ impl Watch {
     }
 }
 
+/// How one watch has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WatchEnd {
+    Completed,
+    Failed,
+    /// The gateway refused the watch, or could not be reached.
+    Refused,
+}
+
+impl WatchEnd {
+    fn of(task: &StoreImageTask) -> Self {
+        if has_failed(task) { Self::Failed } else { Self::Completed }
+    }
+
+    /// The exit code of the command, unless another watch has a greater one.
+    fn exit_code(self) -> u8 {
+        match self {
+            Self::Completed => 0,
+            Self::Failed => 1,
+            Self::Refused => CANNOT_RUN,
+        }
+    }
+}
+
 /// Display of one watch's messages.
-enum Display {
+struct Display {
+    name: String,
+    server: ServerArgs,
+    output: DisplayOutput,
+}
+
+enum DisplayOutput {
     Progress(TaskProgress),
     Json,
 }
 
 impl Display {
     fn message(&mut self, message: &WatchStoreImageTaskResponse) {
-        match self {
-            Self::Json => print_line(message_json(message)),
-            Self::Progress(progress) => match &message.task {
+        match &mut self.output {
+            DisplayOutput::Json => print_line(message_json(message)),
+            DisplayOutput::Progress(progress) => match &message.task {
                 Some(task) => progress.update(task, message.degraded.as_ref()),
-                None => progress.message(waiting_text(message)),
+                None => progress.message(&waiting_text(message)),
             },
         }
     }
 
     fn retry(&mut self, status: &Status) {
-        if let Self::Progress(progress) = self {
-            progress.message(format!("{}; calling again", rpc_error(status)));
+        if let DisplayOutput::Progress(progress) = &mut self.output {
+            let server = &self.server.server;
+            progress.message(&format!("{server}: {}; calling again", rpc_error(status)));
+        }
+    }
+
+    /// Says why the watch ends without the end of its task.
+    fn refused(&self, status: &Status) {
+        let error = format!("error: {}: {}", self.name, self.server.rpc_error(status));
+        match &self.output {
+            DisplayOutput::Progress(progress) => progress.fail(&error),
+            DisplayOutput::Json => print_error_line(error),
         }
     }
 }
@@ -224,15 +265,16 @@ async fn follow(
     mut client: StoreImageTaskServiceClient<Channel>,
     mut request: WatchStoreImageTaskRequest,
     mut display: Display,
-) -> Result<StoreImageTask, Status> {
+) -> WatchEnd {
     let mut retries = 0;
     loop {
         let status = match watch_once(&mut client, &mut request, &mut display, &mut retries).await {
-            Ok(task) => return Ok(task),
+            Ok(task) => return WatchEnd::of(&task),
             Err(status) => status,
         };
         if is_final(&status) || retries >= MAX_RETRIES {
-            return Err(status);
+            display.refused(&status);
+            return WatchEnd::Refused;
         }
         display.retry(&status);
         sleep(pause(&status)).await;

@@ -1,9 +1,13 @@
 """The gateway's own commands, as scripts use them."""
 
+import fcntl
 import json
 import os
+import re
 import signal
+import struct
 import subprocess
+import termios
 
 from conftest import GATEWAY, Gateway, Simulator, clean_environment, ec2_client
 
@@ -47,6 +51,64 @@ def test_watch_exit_codes(gateway):
     assert {message["task"]["imageId"] for message in last} == {good, bad}
     assert run(*watch, "ami-nothex").returncode == 2
     assert run("watch", "--server", gateway.address).returncode == 2
+
+
+def test_a_watch_that_is_refused_ends_no_other(simulator, gateway):
+    _, running = tasks(gateway, "--state", "in-progress")
+    _, failed = tasks(gateway, "--state", "failed")
+    idle, image, bad = simulator.idle["us-east-1"][0], running[0]["imageId"], failed[0]["imageId"]
+    for output in ("table", "json"):
+        done = run("watch", "--server", gateway.address, "--image", f"{idle},{image},{bad}", "--output", output)
+        assert done.returncode == 2 and done.stderr.splitlines() == [
+            f"error: {idle}: NotFound: no store-image task in default/us-east-1 of {idle}"], done.stderr
+        of_image = [line for line in done.stdout.splitlines() if image in line]
+        assert "Completed" in of_image[-1] or "Failed" in of_image[-1], done.stdout
+        assert failed[0]["failureReason"] in done.stdout
+
+
+def test_the_line_of_a_retry_names_the_address():
+    process = subprocess.Popen([GATEWAY, "watch", "--server", "127.0.0.1:1", "--image", "ami-01234567"],
+                               stdout=subprocess.PIPE, text=True, env=clean_environment())
+    line = process.stdout.readline()
+    process.kill()
+    process.wait()
+    assert line.startswith("ami-01234567 127.0.0.1:1: Unavailable: ") and "Connection refused" in line, line
+    assert line.endswith("; calling again\n"), line
+
+
+def test_a_small_terminal_shows_each_end_in_full_and_counts_what_does_not_fit(simulator, gateway):
+    ec2 = ec2_client(simulator)
+    _, failed = tasks(gateway, "--state", "failed")
+    _, completed = tasks(gateway, "--state", "completed")
+    bad = failed[0]
+    images = sorted({task["imageId"] for task in completed} - {bad["imageId"]})[:12]
+    for image in images:
+        ec2.create_store_image_task(ImageId=image, Bucket="golden-images")
+    watch = ["watch", "--server", gateway.address, "--image", ",".join([*images, bad["imageId"]])]
+    output, code = on_a_terminal(watch, size=(10, 80), TERM="xterm")
+    assert code == 1, output
+    # Three of ten lines are no bars.
+    assert "13 of 13 tasks unfinished, 0 completed, 0 failed; 6 not shown" in output, output
+    assert "% Failed" in output and f"  {bad['failureReason']}" in output, output
+    for image in images:
+        assert re.search(image + r" \[[=> ]{16}\] [ 0-9]{3} % (Completed|Failed)", output), (image, output)
+    last = output.splitlines()[-1]
+    assert "0 of 13 tasks unfinished, " in last and "not shown" not in last, last
+
+
+def test_a_log_that_nobody_reads_holds_up_nothing(simulator):
+    environment = clean_environment(**simulator.environment)
+    process = subprocess.Popen([GATEWAY, "--log", "trace", "serve", "--listen", "127.0.0.1:0"],
+                               stderr=subprocess.PIPE, env=environment)
+    while b"listen=" not in (line := process.stderr.readline()):
+        assert line, "the gateway did not log its address"
+    address = re.sub(rb"\x1b\[[0-9;]*m", b"", line).split(b"listen=")[1].split()[0].decode()
+    for _ in range(100):
+        assert run("list", "--server", address, "--max-staleness", "1h").returncode in (0, 1)
+    process.terminate()
+    # The pipe is full: its 64 KiB are far less than what was logged.
+    assert process.wait(timeout=30) == 0
+    assert len(process.stderr.read()) > 60_000
 
 
 def test_usage_errors_say_what_is_valid():
@@ -126,9 +188,10 @@ def test_a_reader_that_goes_is_no_error(gateway):
         assert process.wait(timeout=30) == 0 and process.stderr.read() == "", arguments
 
 
-def on_a_terminal(arguments, **environment):
+def on_a_terminal(arguments, size=(24, 80), **environment):
     """The output of a command on a terminal, and its exit code."""
     controller, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
     process = subprocess.Popen([GATEWAY, *arguments], stdout=terminal, stderr=terminal, env=clean_environment(**environment))
     os.close(terminal)
     output = b""

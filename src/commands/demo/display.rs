@@ -25,6 +25,7 @@ pub(super) async fn show(
     let background = clients.start_background(number);
     show_counts(footer.as_ref(), clients, watches).await?;
     drop(background);
+    progress.finish();
     if let Some(footer) = footer {
         footer.finish_with_message(clients.summary());
     }
