@@ -16,6 +16,10 @@ GATEWAY = os.environ.get("AMISTORE_GATEWAY", str(ROOT / "target" / "debug" / "am
 SERVICE = "amistore.v1.StoreImageTaskService"
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes minutes; part of .ci/release, and not of .ci/run")
+
+
 def clean_environment(**more):
     """The environment without the settings of AWS clients and of the gateway, plus `more`."""
     neutral = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "AMISTORE_"))}

@@ -10,6 +10,8 @@ from google.protobuf import duration_pb2
 
 from conftest import Gateway, Simulator
 
+pytestmark = pytest.mark.slow
+
 CALLERS = 10_000
 CHANNELS = 100
 BINS = 10

@@ -9,6 +9,9 @@ import pytest
 from conftest import Gateway, Simulator, ec2_client
 from programs import BUCKET, Program
 
+# Trouble lasts for minutes.
+pytestmark = pytest.mark.slow
+
 READY = "store the image now"
 
 
