@@ -548,5 +548,13 @@ mod tests {
         }
         assert!(snapshot.pages.len() * 201 <= PAGES);
         assert!(snapshot.pages(&of(0)).is_none() && snapshot.pages(&of(199)).is_some());
+        // The listing of all tasks stays, though it was not read for longest.
+        let all = Fetch::first_page(ListingFilter::default());
+        snapshot = snapshot.merge(&all, &answer(vec![], None), clock.at(200));
+        for number in 400..600 {
+            let fetch = Fetch::first_page(of(number));
+            snapshot = snapshot.merge(&fetch, &answer(vec![], None), clock.at(number));
+        }
+        assert!(snapshot.pages(&ListingFilter::default()).is_some());
     }
 }

@@ -10,7 +10,9 @@ use super::{
 };
 use crate::{
     cache::{CacheError, CacheRead, MissingImage, Outcome, Query, Settings},
-    domain::{ErrorKind, ImageId, StoreImageTask, TaskState, TaskStateKind},
+    domain::{
+        DescribeTarget, ErrorKind, ImageId, ListingFilter, StoreImageTask, TaskState, TaskStateKind,
+    },
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -112,6 +114,22 @@ async fn an_auth_failure_about_one_image_is_noticed_by_no_other_caller() {
     assert!(refused.to_string().contains("may not be enabled"), "{refused}");
     let refused = world.get_now(latest([160])).await.expect_err("refused");
     assert!(matches!(refused, CacheError::Upstream(_)), "{refused:?}");
+}
+
+/// Whether EC2 still lists is asked once for a set of images, not for each part of it.
+#[tokio::test(start_paused = true)]
+async fn one_call_shows_that_an_auth_failure_is_about_one_of_many_images() {
+    let world = World::new();
+    world.add_done(1..=200, 60);
+    world.ec2().refused = [(image_id(120), "AuthFailure")].into();
+    world.ec2().names_images = false;
+    world.get(all(10)).await.expect("answered");
+    let found = world.get(latest([120, 121, 122, 123])).await.expect("no image fails a query");
+    assert_eq!(images(&found), ids(121..=123));
+    let ec2 = world.ec2();
+    let first = DescribeTarget::Listing { filter: ListingFilter::default(), next: None };
+    let lists = ec2.calls.iter().skip(1).filter(|call| **call == first).count();
+    assert_eq!(lists, 1, "{:?}", ec2.calls);
 }
 
 #[tokio::test(start_paused = true)]
