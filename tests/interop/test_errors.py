@@ -219,6 +219,9 @@ def test_every_code_of_ec2(endpoint, stubs, newest):
         for code in EC2_ROWS:
             endpoint.refuse(code, 503 if code in unavailable else 400)
             refusal = refused(client.ListStoreImageTasks, newest)
+            if refusal.info.reason == "CredentialsRenewed":
+                # The credentials were read again. EC2 refuses the new ones, too.
+                refusal = refused(client.ListStoreImageTasks, newest)
             check(code, refusal)
             metadata = {"account": "default", "region": "us-east-1", "requestId": "request-1"}
             assert dict(refusal.info.metadata) == metadata, code
@@ -255,6 +258,8 @@ def calls_without_an_error_of_ec2(endpoint, stubs, newest, check):
             check(reason, refused(client.ListStoreImageTasks, newest))
         endpoint.refuse("DryRunOperation", 412)
         check("UnexpectedDryRun", refused(client.ListStoreImageTasks, newest))
+        endpoint.refuse("ExpiredToken")
+        check("CredentialsRenewed", refused(client.ListStoreImageTasks, newest))
     endpoint.reply = None
     silent = Environment(endpoint.environment, AMISTORE_ATTEMPT_TIMEOUT="1s")
     with serving(silent, stubs) as (_, client, _):
@@ -265,6 +270,15 @@ def calls_without_an_error_of_ec2(endpoint, stubs, newest, check):
     unreachable = Environment(endpoint.environment, AWS_ENDPOINT_URL_EC2=f"http://127.0.0.1:{port}")
     with serving(unreachable, stubs) as (_, client, _):
         check("ConnectionFailure", refused(client.ListStoreImageTasks, newest))
+    nowhere = Environment(endpoint.environment, AWS_ENDPOINT_URL_EC2="http://ec2.us-nowhere-1.invalid")
+    with serving(nowhere, stubs) as (_, client, _):
+        check("HostNotFound", refused(client.ListStoreImageTasks, newest))
+    without_region = {name: value for name, value in endpoint.environment.items() if name != "AWS_REGION"}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        metadata = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        searching = Environment(without_region, AWS_EC2_METADATA_SERVICE_ENDPOINT=metadata)
+        with serving(searching, stubs) as (_, client, _):
+            check("REGION_UNKNOWN", refused(client.ListStoreImageTasks, newest))
 
 
 def credentials(endpoint, stubs, newest, check):
