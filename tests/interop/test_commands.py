@@ -53,7 +53,10 @@ def test_watch_exit_codes(gateway):
     assert run("watch", "--server", gateway.address).returncode == 2
 
 
-def test_a_watch_that_is_refused_ends_no_other(simulator, gateway):
+def test_a_watch_that_is_refused_ends_no_other():
+    # Tasks of a simulator of its own are in progress, however long the tests before took.
+    simulator = Simulator("--speed", "8")
+    gateway = Gateway(simulator)
     _, running = tasks(gateway, "--state", "in-progress")
     _, failed = tasks(gateway, "--state", "failed")
     idle, image, bad = simulator.idle["us-east-1"][0], running[0]["imageId"], failed[0]["imageId"]
@@ -64,6 +67,8 @@ def test_a_watch_that_is_refused_ends_no_other(simulator, gateway):
         of_image = [line for line in done.stdout.splitlines() if image in line]
         assert "Completed" in of_image[-1] or "Failed" in of_image[-1], done.stdout
         assert failed[0]["failureReason"] in done.stdout
+    gateway.stop()
+    simulator.stop()
 
 
 def test_the_line_of_a_retry_names_the_address():
