@@ -23,19 +23,11 @@ pub(super) fn assess(snapshot: &Snapshot, query: &Query, not_before: Instant) ->
     View { snapshot, not_before: Some(not_before) }.assess(query)
 }
 
-/// The newest answer that a snapshot has to a query, however old it is.
-pub(super) fn newest(snapshot: &Snapshot, query: &Query) -> Option<Reading> {
-    match (View { snapshot, not_before: None }).assess(query) {
-        Assessment::Fresh(reading) => Some(reading),
-        Assessment::Missing(_) => None,
-    }
-}
-
 impl Snapshot {
     /// How new the answer to a query is.
     #[must_use]
     pub fn freshness(&self, query: &Query) -> Freshness {
-        newest(self, query).map_or(Freshness::Missing, |reading| reading.freshness)
+        self.read(query, None).map_or(Freshness::Missing, |reading| reading.freshness)
     }
 
     /// The answer to a query from calls that started at `not_before` or later; without one, however old
@@ -349,7 +341,7 @@ mod tests {
             (Query::Task(after.clone()), 1),
         ] {
             COMPARED.set(0);
-            let known = newest(&snapshot, &query).expect("all is known");
+            let known = snapshot.read(&query, None).expect("all is known");
             assert_eq!(known.tasks.len(), found, "{query:?}");
             assert!(COMPARED.get() < 600, "{} compared for {query:?}", COMPARED.get());
         }
@@ -417,7 +409,7 @@ mod tests {
         let states = [TaskStateKind::Completed].into();
         let filter = TaskFilter { states, ..TaskFilter::default() };
         let query = Query::Listing { filter, after: None, count: 3 };
-        let known = newest(&snapshot, &query).expect("all is known");
+        let known = snapshot.read(&query, None).expect("all is known");
         assert_eq!((known.tasks.len(), known.more), (3, true));
     }
 
@@ -438,11 +430,11 @@ mod tests {
             after: None,
             count,
         };
-        let known = newest(&snapshot, &since(6, 100)).expect("known down to there");
+        let known = snapshot.read(&since(6, 100), None).expect("known down to there");
         assert_eq!((known.tasks.len(), known.more), (6, false), "exclusive");
-        let known = newest(&snapshot, &since(6, 6)).expect("known down to there");
+        let known = snapshot.read(&since(6, 6), None).expect("known down to there");
         assert_eq!((known.tasks.len(), known.more), (6, false));
-        let known = newest(&snapshot, &since(9, 8)).expect("known down to there");
+        let known = snapshot.read(&since(9, 8), None).expect("known down to there");
         assert_eq!((known.tasks.len(), known.more), (8, true));
         let images = Query::Images {
             images: [1, 3, 99].map(image_id).into(),
@@ -450,7 +442,7 @@ mod tests {
             started_after: Some(tasks[1].key.start_time.0),
             states: BTreeSet::new(),
         };
-        let known = newest(&snapshot, &images).expect("known down to there");
+        let known = snapshot.read(&images, None).expect("known down to there");
         assert_eq!(known.tasks.len(), 1);
         assert!(known.missing.iter().all(|missing| missing.known_since.is_none()));
         assert_eq!(known.missing.len(), 2);

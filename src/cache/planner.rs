@@ -589,7 +589,7 @@ mod tests {
         let now = story.clock.at(2).instant;
         let pending = [(failed.clone(), now)];
         assert_eq!(first_call(&snapshot, &pending), None, "the first page is not needed");
-        let found = crate::cache::assess::newest(&snapshot, &failed).expect("known");
+        let found = snapshot.read(&failed, None).expect("known");
         assert_eq!(found.tasks, [Arc::new(old)]);
     }
 
@@ -704,7 +704,7 @@ mod tests {
         let running = Fetch::first_page(ListingFilter::in_progress());
         assert_eq!(story.fetch(std::slice::from_ref(&query), 0), Some(running.clone()));
         story.snapshot = story.snapshot.merge(&running, &answer(vec![], None), story.clock.at(3));
-        let known = crate::cache::assess::newest(&story.snapshot, &query).expect("an answer");
+        let known = story.snapshot.read(&query, None).expect("an answer");
         let of_bucket = ListingFilter { buckets: [bucket].into(), ..ListingFilter::default() };
         assert_eq!(known.further, Some(Fetch::first_page(of_bucket)));
         assert!(known.missing[0].known_since.is_some());

@@ -12,7 +12,7 @@ use tokio::{
 use tower::ServiceExt as _;
 
 use super::{
-    assess::{assess, newest},
+    assess::assess,
     freshness::Freshness,
     outcome::{CacheError, CacheRead, ForwardReason, Outcome, StaleReason, Validator},
     query::{CallerKey, PendingQuery, Query},
@@ -173,7 +173,7 @@ impl ScopeCache {
             not_before: terms.not_before,
             caller: CallerKey::default(),
         };
-        let known = newest(&snapshot, &pending.query).unwrap_or_else(Reading::missing);
+        let known = snapshot.read(&pending.query, None).unwrap_or_else(Reading::missing);
         let Settings { stale_while_revalidate, stale_if_error, ttl, .. } = *self.shared.settings;
         if terms.tolerate(known.freshness, stale_while_revalidate) {
             self.shared.refresh_in_background(pending, &gap);
