@@ -33,9 +33,10 @@ impl CacheRead {
     /// Tells later whether the answer still holds.
     #[must_use]
     pub fn validator(&self) -> Validator {
-        let mut validator = Validator::new(&self.snapshot, self.reading.freshness);
-        validator.listed_until = self.listed_until();
-        validator
+        Validator {
+            listed_until: self.listed_until(),
+            ..Validator::new(&self.snapshot, self.reading.freshness)
+        }
     }
 
     /// Whether an answer that was read before is the same: from the same snapshot, and as new.

@@ -65,10 +65,15 @@ impl<'a> View<'a> {
         filter: &ListingFilter,
         after: Option<&TaskKey>,
     ) -> Descent<'a, impl Iterator<Item = Stretch> + use<'a>> {
-        let mut stretches = None;
-        if let Some(pages) = self.snapshot.pages(filter) {
-            stretches = Some(pages.stretches(after));
-        }
+        let pages = self.snapshot.pages(filter);
+        self.descend(pages.map(|pages| pages.stretches(after)))
+    }
+
+    /// A listing by its stretches, if any of it was read.
+    fn descend<I: Iterator<Item = Stretch>>(
+        self,
+        stretches: Option<I>,
+    ) -> Descent<'a, std::iter::Flatten<std::option::IntoIter<I>>> {
         Descent::new(self, stretches.into_iter().flatten())
     }
 
@@ -87,13 +92,7 @@ impl<'a> View<'a> {
     pub(super) fn page_around(self, key: &TaskKey) -> Fetch {
         let mut around = self.around(key);
         around.covers(key);
-        let filter = ListingFilter::default();
-        let start = match (self.snapshot.pages(&filter), around.bottom) {
-            (None, _) => PageStart::FIRST,
-            (Some(pages), Some(bottom)) => pages.below(bottom),
-            (Some(pages), None) => pages.start_around(key),
-        };
-        Fetch::Page { filter, start }
+        self.page(ListingFilter::default(), around.bottom, |pages| pages.start_around(key))
     }
 
     /// The pages of all tasks that would show a task of which nothing is known.
@@ -102,11 +101,7 @@ impl<'a> View<'a> {
         key: &TaskKey,
     ) -> Descent<'a, impl Iterator<Item = Stretch> + use<'a>> {
         let pages = self.snapshot.pages(&ListingFilter::default());
-        let mut reads = None;
-        if let Some(pages) = pages {
-            reads = Some(pages.reads(key));
-        }
-        Descent::new(self, reads.into_iter().flatten())
+        self.descend(pages.map(|pages| pages.reads(key)))
     }
 
     /// The pages of all tasks that show an unfinished task, or lack it.
@@ -115,11 +110,7 @@ impl<'a> View<'a> {
         key: &TaskKey,
     ) -> Descent<'a, impl Iterator<Item = Stretch> + use<'a>> {
         let pages = self.snapshot.pages(&ListingFilter::default());
-        let mut reads = None;
-        if let Some(pages) = pages {
-            reads = Some(pages.around(key));
-        }
-        Descent::new(self, reads.into_iter().flatten())
+        self.descend(pages.map(|pages| pages.around(key)))
     }
 
     /// The page to read below a position that is known and new enough; without one, the page that
@@ -130,10 +121,20 @@ impl<'a> View<'a> {
         after: Option<&TaskKey>,
         bottom: Option<Position>,
     ) -> Fetch {
+        self.page(filter, bottom, |pages| pages.after(after))
+    }
+
+    /// The page to read below a position; without one, the page that the pages so far say.
+    fn page(
+        self,
+        filter: ListingFilter,
+        bottom: Option<Position>,
+        otherwise: impl FnOnce(&Pages) -> PageStart,
+    ) -> Fetch {
         let start = match (self.snapshot.pages(&filter), bottom) {
             (None, _) => PageStart::FIRST,
             (Some(pages), Some(bottom)) => pages.below(bottom),
-            (Some(pages), None) => pages.after(after),
+            (Some(pages), None) => otherwise(pages),
         };
         Fetch::Page { filter, start }
     }
