@@ -215,7 +215,7 @@ impl Display {
     }
 }
 
-/// What is known while there is no task.
+/// The state of the search while there is no task.
 fn waiting_text(message: &WatchStoreImageTaskResponse) -> String {
     let mut text = "no task yet".to_owned();
     if let Some(Waiting { ec2_code, latest_start_time }) = &message.waiting {

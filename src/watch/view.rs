@@ -27,7 +27,7 @@ pub struct Message {
     pub kind: Kind,
     /// The task as last known. None while the watch has no task.
     pub task: Option<TaskView>,
-    /// What is known while the watch has no task.
+    /// The state of the search while the watch has no task.
     pub waiting: Option<Waiting>,
     /// Set while EC2 cannot be asked.
     pub degraded: Option<Degraded>,
@@ -67,7 +67,7 @@ impl TaskView {
     }
 }
 
-/// What is known while a watch has no task.
+/// The state of the search while a watch has no task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
     /// EC2's code if it refuses to look the image up.

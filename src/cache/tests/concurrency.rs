@@ -283,7 +283,7 @@ async fn bounds_hold(events: Vec<Event>) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Somebody asks while others ask something again and again, and want nothing older than their
+/// A caller asks while others ask something again and again, and want nothing older than their
 /// question: three times in each call.
 async fn is_answered_while_others_ask(wanted: Query, hot: Query) -> Result<(), TestCaseError> {
     let mut life = Life::new(0, Settings::default());

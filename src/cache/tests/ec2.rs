@@ -196,7 +196,7 @@ pub(super) struct Ec2 {
     pub(super) slow: VecDeque<u64>,
     /// Unfinished tasks that the next listings leave out, one a call, counted from the newest.
     pub(super) omissions: VecDeque<usize>,
-    /// What was left out, and when.
+    /// The answers that left out a task.
     pub(super) omitted: Vec<Omission>,
     /// When calls waited for the budget, and until when.
     pub(super) starved: Vec<(Moment, Option<Moment>)>,

@@ -294,7 +294,7 @@ async fn with_no_room_deep_reads_are_refused_at_once_and_first_pages_and_images_
     assert_eq!(images(&world.get_now(latest([39])).await.expect("looked up")), ids([39]));
 }
 
-/// A client comes back to a watch, with a task that is not known any more.
+/// A client comes back to a watch, with a task that is no longer known.
 #[tokio::test(start_paused = true)]
 async fn with_no_room_a_task_that_only_the_listing_tells_is_refused_at_once() {
     let world = World::with(Settings { max_tasks: 30, ..Settings::default() });

@@ -1,5 +1,5 @@
 //! Walks over all pages while the account changes: tasks start, appear late and end; other callers
-//! ask, so that parts of the listing are known and first pages are read anew; EC2 refuses old tokens.
+//! ask, so that parts of the listing are known and first pages are read again; EC2 refuses old tokens.
 
 use std::collections::BTreeSet;
 

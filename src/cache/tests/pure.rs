@@ -38,7 +38,7 @@ pub(in crate::cache) enum Step {
     Wait { seconds: u64, gain: u8 },
     /// New tasks of these images start; the first shows late, with the next thing that happens.
     Start { images: Vec<(u8, bool)>, late: bool },
-    /// Somebody asks, tolerating this staleness in seconds; EC2 answers from a replica that is a
+    /// A caller asks, tolerating this staleness in seconds; EC2 answers from a replica that is a
     /// number of states behind.
     Ask { target: Ask, staleness: u64, lag: usize },
     /// EC2 takes the tokens that it gave so far no longer.
@@ -131,7 +131,7 @@ impl Ec2 {
         self.history.push(next);
     }
 
-    /// What EC2 says, or that it no longer takes the token. A token is a number.
+    /// EC2's answer. None if it no longer takes the token. A token is a number.
     pub(in crate::cache) fn answer(
         &mut self,
         target: &DescribeTarget,
@@ -263,7 +263,7 @@ impl Story {
         Self::query_by(&self.snapshot, ask)
     }
 
-    /// What is asked for, where tasks are named by their place in a ledger.
+    /// A question, in which tasks are named by their places in a snapshot.
     pub(in crate::cache) fn query_by(snapshot: &Snapshot, ask: &Ask) -> Option<Query> {
         let nth =
             |number: usize| snapshot.tasks_after(None).nth(number).map(|task| task.key.clone());
@@ -302,7 +302,7 @@ impl Story {
         Ok(())
     }
 
-    /// Somebody asks, a second after whatever happened last: zero staleness means after that.
+    /// A caller asks a second after the last event: zero staleness means after that.
     pub(in crate::cache) fn ask(
         &mut self,
         query: &Query,
