@@ -6,7 +6,6 @@
 //! its rounds.
 
 use std::{
-    cmp::Reverse,
     env, hint,
     process::{Child, Command},
     sync::Arc,
@@ -18,8 +17,7 @@ use amistore_gateway::{
     cache::{Cache, Query, ScopeCache, Settings},
     domain::{
         AccountName, Answer, BucketName, DescribeRequest, DescribeResponse, DescribeTarget,
-        ImageId, NextToken, Region, Scope, StoreImageTask, TaskFilter, TaskKey, TaskState,
-        UpstreamError, wall_clock,
+        NextToken, Region, Scope, TaskFilter, UpstreamError, wall_clock,
     },
 };
 use tokio::{
@@ -27,6 +25,11 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tower::util::BoxCloneSyncService;
+
+#[path = "support/account.rs"]
+mod account;
+
+use account::{median, task};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -134,11 +137,6 @@ async fn p99_of_hits(calm: &Arc<ScopeCache>) -> Result<Duration, Failure> {
     Ok(times[times.len() * 99 / 100])
 }
 
-fn median(mut rounds: Vec<Duration>) -> Duration {
-    rounds.sort_unstable();
-    rounds[rounds.len() / 2]
-}
-
 fn cache() -> Cache {
     let start = wall_clock();
     let make_upstream = Arc::new(move |scope: &Scope| {
@@ -184,19 +182,4 @@ fn answer(start: SystemTime, size: u32, target: &DescribeTarget) -> Answer {
     }
     let next = (number < size).then(|| NextToken(number.to_string().into()));
     Answer { tasks, next }
-}
-
-fn task(start: SystemTime, number: u32, bucket: &str) -> StoreImageTask {
-    let image_id = ImageId::parse(&format!("ami-{number:017x}")).expect("valid");
-    StoreImageTask {
-        object_key: format!("{image_id}.bin").into(),
-        key: TaskKey {
-            start_time: Reverse(start - Duration::from_secs(60 + 20 * u64::from(number))),
-            image_id,
-            bucket: bucket.into(),
-        },
-        state: TaskState::Completed,
-        progress: Some(100),
-        failure_reason: None,
-    }
 }

@@ -6,7 +6,6 @@
 //! sizes alternate, and each figure is the median of its rounds.
 
 use std::{
-    cmp::Reverse,
     hint::black_box,
     sync::{
         Arc,
@@ -19,8 +18,8 @@ use amistore_gateway::{
     api::ScopePolicy,
     cache::{Cache, Query, ScopeCache, Settings},
     domain::{
-        AccountName, Answer, DescribeRequest, DescribeResponse, DescribeTarget, ImageId, NextToken,
-        Region, Scope, StoreImageTask, TaskFilter, TaskKey, TaskState, UpstreamError, wall_clock,
+        AccountName, Answer, DescribeRequest, DescribeResponse, DescribeTarget, NextToken, Region,
+        Scope, TaskFilter, TaskState, UpstreamError, wall_clock,
     },
     grpc::{self, Service},
     proto::{
@@ -36,6 +35,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::Request;
 use tower::util::BoxCloneSyncService;
 
+#[path = "support/account.rs"]
+mod account;
+
+use account::{median, task};
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[global_allocator]
@@ -50,6 +54,8 @@ const IMAGES: u32 = 64;
 const PAGE: usize = 100;
 /// Number of the newest tasks that change with each refresh.
 const UNFINISHED: usize = 20;
+/// The bucket of all tasks.
+const BUCKET: &str = "golden-images";
 const ROUNDS: usize = 31;
 /// Requests of each kind in a round.
 const READS: u32 = 200;
@@ -143,7 +149,8 @@ impl Account {
             ..ListStoreImageTasksRequest::default()
         });
         let images = (0..IMAGES).map(|number| {
-            let image_ids = vec![task(start, number * size / IMAGES).key.image_id.to_string()];
+            let image_ids =
+                vec![task(start, number * size / IMAGES, BUCKET).key.image_id.to_string()];
             encoded(&ListStoreImageTasksRequest {
                 image_ids,
                 ..ListStoreImageTasksRequest::default()
@@ -220,31 +227,10 @@ fn answer(start: SystemTime, size: u32, call: u32, target: &DescribeTarget) -> A
     let from = next.as_ref().map_or(0, |token| token.0.parse().unwrap_or(size));
     let to = size.min(from + u32::try_from(PAGE).unwrap_or(u32::MAX));
     let next = (to < size).then(|| NextToken(to.to_string().into()));
-    let mut tasks: Vec<_> = (from..to).map(|number| task(start, number)).collect();
+    let mut tasks: Vec<_> = (from..to).map(|number| task(start, number, BUCKET)).collect();
     for task in tasks.iter_mut().take(if from == 0 { UNFINISHED } else { 0 }) {
         task.state = TaskState::InProgress;
         task.failure_reason = Some(call.to_string().into());
     }
     Answer { tasks, next }
-}
-
-/// A finished task. Neighbours in the listing started 20 seconds apart.
-fn task(start: SystemTime, number: u32) -> StoreImageTask {
-    let image_id = ImageId::parse(&format!("ami-{number:017x}")).expect("valid");
-    StoreImageTask {
-        object_key: format!("{image_id}.bin").into(),
-        key: TaskKey {
-            start_time: Reverse(start - Duration::from_secs(60 + 20 * u64::from(number))),
-            image_id,
-            bucket: "golden-images".into(),
-        },
-        state: TaskState::Completed,
-        progress: Some(100),
-        failure_reason: None,
-    }
-}
-
-fn median(mut values: Vec<Duration>) -> Duration {
-    values.sort_unstable();
-    values[values.len() / 2]
 }
