@@ -42,6 +42,14 @@ def store(ec2, image, bucket=BUCKET):
     return tasks_of(ec2, image)[0]["TaskStartTime"]
 
 
+def store_and_see(ec2, image, runs):
+    """Stores an image, and waits until all programs have seen the task. Returns its start time."""
+    start = store(ec2, image)
+    for run in runs:
+        run.wait_for(r"\S+Z InProgress")
+    return start
+
+
 def tasks_of(ec2, image):
     """EC2's listing of an image, newest first. EC2 itself would show only the latest task by image ID."""
     tasks = []
@@ -74,9 +82,7 @@ def test_a_second_try_hears_its_own_end(programs, how):
     assert all(starts(run) == {first} for run in runs), runs[0].output
     time.sleep(max(0, broken_until - time.monotonic()))
     with started(programs, gateway, image) as runs:
-        second = store(ec2, image)
-        for run in runs:
-            run.wait_for(r"\S+Z InProgress")
+        second = store_and_see(ec2, image, runs)
         gateway = restart(gateway, simulator, how)
         assert [run.end() for run in runs] == [0, 0], runs[0].output
     for run in runs:
@@ -94,9 +100,7 @@ def test_another_store_of_the_image_is_not_mixed_up(programs):
     image = simulator.idle["us-east-1"][0]
     with started(programs, gateway, image) as runs:
         store(ec2, image, "other-images")
-        own = store(ec2, image)
-        for run in runs:
-            run.wait_for(r"\S+Z InProgress")
+        own = store_and_see(ec2, image, runs)
         store(ec2, image, "other-images")
         gateway = restart(gateway, simulator, "SIGKILL")
         assert [run.end() for run in runs] == [0, 0], runs[0].output
@@ -157,9 +161,7 @@ def test_the_end_falls_between_two_streams_and_a_newer_task_exists(programs, how
     ec2 = ec2_client(simulator)
     image = simulator.idle["us-east-1"][0]
     with started(programs, gateway, image) as runs:
-        own = store(ec2, image)
-        for run in runs:
-            run.wait_for(r"\S+Z InProgress")
+        own = store_and_see(ec2, image, runs)
         gateway.stop() if how == "SIGTERM" else gateway.kill()
         give_up = time.monotonic() + 60
         while tasks_of(ec2, image)[0]["StoreTaskState"] == "InProgress" and time.monotonic() < give_up:
@@ -191,9 +193,7 @@ def test_trouble_with_ec2_ends_no_watch(programs, kind, reason, length, how):
     ec2 = ec2_client(simulator)
     image = simulator.idle["us-east-1"][0]
     with started(programs, gateway, image) as runs:
-        own = store(ec2, image)
-        for run in runs:
-            run.wait_for(r"\S+Z InProgress")
+        own = store_and_see(ec2, image, runs)
         assert time.time() < begins, "the trouble has begun too early"
         seen = [len(run.lines) for run in runs]
         for run, lines in zip(runs, seen):

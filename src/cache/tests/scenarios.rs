@@ -35,12 +35,18 @@ fn stores(images: impl IntoIterator<Item = u8>, end: End) -> Event {
     Event::Store(stores)
 }
 
-/// Tasks that have all ended, a first page that is known, and an image that EC2 refuses to look up.
-async fn refusing_an_image() -> Run {
+/// Tasks that have all ended, of which the first page is known.
+async fn ended(tasks: u8) -> Run {
     let mut run = run(World::plain(5));
-    run.live(&stores(0..40, End::Completes)).await;
+    run.live(&stores(0..tasks, End::Completes)).await;
     sleep(Duration::from_mins(10)).await;
     run.ask(top(), NONE).await;
+    run
+}
+
+/// The same, and an image that EC2 refuses to look up.
+async fn refusing_an_image() -> Run {
+    let mut run = ended(40).await;
     run.live(&Event::Refuse { image: 99, code: "InvalidAMIID.NotFound" }).await;
     run
 }
@@ -127,10 +133,7 @@ fn a_denial_is_forgotten_after_a_second() {
 #[test]
 fn a_refusal_of_one_listing_is_not_the_refusal_of_another() {
     on_paused_clock(async {
-        let mut run = run(World::plain(5));
-        run.live(&stores(0..30, End::Completes)).await;
-        sleep(Duration::from_mins(10)).await;
-        run.ask(top(), NONE).await;
+        let mut run = ended(30).await;
         run.live(&Event::Fail(vec![Fault::Invalid])).await;
         let refused = run.ask(failed(), None).await;
         let CacheError::Upstream(refusal) = error(&refused) else { panic!("{refused:?}") };
@@ -156,10 +159,7 @@ fn a_refusal_of_one_listing_is_not_the_refusal_of_another() {
 #[test]
 fn a_refusal_of_a_look_up_is_remembered_for_its_images_and_no_other() {
     on_paused_clock(async {
-        let mut run = run(World::plain(5));
-        run.live(&stores(0..40, End::Completes)).await;
-        sleep(Duration::from_mins(10)).await;
-        run.ask(top(), NONE).await;
+        let mut run = ended(40).await;
         run.live(&Event::Fail(vec![Fault::Invalid])).await;
         let refused = run.ask(images([99]), None).await;
         assert!(matches!(error(&refused), CacheError::Upstream(_)), "{refused:?}");
