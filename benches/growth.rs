@@ -31,7 +31,6 @@ use amistore_gateway::{
 use peak_alloc::PeakAlloc;
 use prost::Message as _;
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
 use tonic::Request;
 use tower::util::BoxCloneSyncService;
 
@@ -141,7 +140,7 @@ impl Account {
         let watches = Watches::new(cache.clone(), watch::Settings::default());
         let policy = ScopePolicy { default_region: Some(region).into(), ..ScopePolicy::default() };
         let settings = grpc::Settings { max_answer_bytes: 0, ..grpc::Settings::default() };
-        let service = Service::new(cache, watches, policy, settings, CancellationToken::new());
+        let service = Service::new(cache, watches, policy, settings);
         let page_token = middle(&service, size).await?;
         let page = encoded(&ListStoreImageTasksRequest {
             page_token,

@@ -36,6 +36,8 @@ pub enum GatewayReason {
     TooManyTasks,
     /// Too many requests or distinct queries of the scope wait for EC2.
     TooManyWaiting,
+    /// Requests that are not answered yet have too many bytes.
+    TooManyBytes,
     /// The maximum number of watches is open.
     TooManyWatches,
     /// The refresher of the scope panicked.
@@ -134,6 +136,10 @@ impl GatewayReason {
             Self::TooManyWaiting => {
                 ReasonSpec::retry(1, "too many requests of the account and region wait for EC2")
             }
+            Self::TooManyBytes => ReasonSpec::retry(
+                1,
+                "the requests that the gateway has not answered yet have too many bytes, and most of them came on this connection",
+            ),
             Self::TooManyWatches => ReasonSpec::retry(10, "too many watches are open"),
             Self::RequestLost => {
                 ReasonSpec::retry(1, "the gateway lost the request by a fault of its own")

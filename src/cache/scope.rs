@@ -196,6 +196,21 @@ impl ScopeCache {
         Ok(read(known, snapshot, Outcome::StaleIfError(reason)))
     }
 
+    /// The answer to a query that a caller takes who cannot wait for EC2, as if EC2 took long.
+    #[must_use]
+    pub fn get_now(&self, query: &Query, max_staleness: Option<Duration>) -> Option<CacheRead> {
+        let terms = self.terms(max_staleness);
+        let snapshot = self.shared.snapshot();
+        if let Ok(reading) = self.find(&snapshot, query, terms) {
+            return Some(read(reading, snapshot, Outcome::Hit));
+        }
+        let known = snapshot.read(query, None)?;
+        if !terms.tolerate(known.freshness, self.shared.settings.stale_if_error) {
+            return None;
+        }
+        Some(read(known, snapshot, Outcome::StaleIfError(StaleReason::Slow)))
+    }
+
     /// Finds an answer that is new enough, or the gap.
     fn find(&self, snapshot: &Snapshot, query: &Query, terms: Terms) -> Result<Reading, Gap> {
         match assess(snapshot, query, terms.not_before) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, value_parser};
 
+use super::connection_args::ConnectionArgs;
 use super::values::{
     byte_size, byte_size_text, duration, duration_text, interval, positive_duration, rate,
 };
@@ -29,9 +30,8 @@ pub(super) struct GatewayArgs {
     #[arg(long, env = "AMISTORE_REQUEST_TIMEOUT", value_name = "DURATION", value_parser = positive_duration, default_value = duration_text(grpc::Settings::default().request_timeout))]
     request_timeout: Duration,
 
-    /// Time limit of a shutdown, for requests in progress to finish.
-    #[arg(long, env = "AMISTORE_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = duration_text(server::Settings::default().drain_timeout))]
-    drain_timeout: Duration,
+    #[command(flatten)]
+    connections: ConnectionArgs,
 
     #[command(flatten)]
     cache: CacheArgs,
@@ -148,7 +148,7 @@ impl GatewayArgs {
                 request_timeout: self.request_timeout,
                 max_answer_bytes: self.cache.max_answer_bytes,
             },
-            drain_timeout: self.drain_timeout,
+            connections: self.connections.settings(),
         })
     }
 
@@ -161,6 +161,7 @@ impl GatewayArgs {
                 "--watch-min-interval: expected at most {max} (--watch-max-interval), got {min}"
             ));
         }
+        conflicts.extend(self.connections.conflict());
         conflicts
     }
 }

@@ -5,6 +5,7 @@ mod check;
 mod cli;
 mod client;
 mod config;
+mod connection_args;
 mod demo;
 mod gateway_args;
 mod list;
@@ -30,7 +31,7 @@ use tokio::runtime;
 use crate::telemetry::logs;
 use cli::Commands;
 use config::{ConfigError, UnknownVariable};
-use output::{Failure, fail, print_usage};
+use output::{Failure, fail, fail_with, print_usage};
 
 /// Reads the command line, the environment and the configuration file, and runs one command.
 #[must_use]
@@ -56,7 +57,7 @@ pub fn run() -> ExitCode {
     drop(flush_log);
     match result {
         Ok(code) => code,
-        Err(failure) => fail(&failure),
+        Err(failure) => fail_with(&failure),
     }
 }
 

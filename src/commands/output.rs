@@ -13,6 +13,8 @@ use crate::{ec2::StartError, server::ServeError};
 
 /// Exit code of a command that could not do its work, usage errors included.
 pub(super) const CANNOT_RUN: u8 = 2;
+/// Exit code of a gateway that cut calls off when it stopped.
+pub(super) const CALLS_CUT: u8 = 3;
 /// Exit code after Ctrl-C: 128 plus the number of SIGINT, as in shells.
 pub(super) const INTERRUPTED: u8 = 130;
 
@@ -36,19 +38,36 @@ pub(super) enum Failure {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error("a second signal ended the shutdown; calls in progress were cut off")]
+    SecondSignal,
 }
 
 impl Failure {
+    /// The exit code of a command that fails so.
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Serve(ServeError::Undrained { .. }) | Self::SecondSignal => CALLS_CUT,
+            _ => CANNOT_RUN,
+        }
+    }
+
     /// A failure with this text.
     pub(super) fn message(text: impl fmt::Display) -> Self {
         Self::Message(text.to_string())
     }
 }
 
-/// Prints an error to standard error, and returns the exit code for it.
+/// Prints an error to standard error, and returns the exit code of a command that could not do its
+/// work.
 pub(super) fn fail(error: &dyn fmt::Display) -> ExitCode {
     print_error_line(format_args!("error: {error}"));
     ExitCode::from(CANNOT_RUN)
+}
+
+/// Prints a failure to standard error, and returns its exit code.
+pub(super) fn fail_with(failure: &Failure) -> ExitCode {
+    print_error_line(format_args!("error: {failure}"));
+    ExitCode::from(failure.exit_code())
 }
 
 /// Prints a line to standard error. If it cannot be written, the exit code has to tell.

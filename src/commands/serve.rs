@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, process::ExitCode};
 
 use clap::Args;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     check,
@@ -14,7 +15,7 @@ use super::{
     signals::ShutdownSignal,
 };
 use crate::{
-    domain::{DefaultRegion, EndSearch, Region},
+    domain::{DefaultRegion, EndSearch, MakeUpstream, Region},
     ec2::{Ec2, StartError},
     server,
 };
@@ -25,8 +26,10 @@ use crate::{
 /// AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_EC2, HTTPS_PROXY, NO_PROXY,
 /// AWS_CA_BUNDLE, profile files, roles and the rest of its chain.
 ///
-/// Exit codes: 0 after a drain, or if --check finds nothing wrong; 2 if the configuration is wrong or
-/// the drain took too long.
+/// Exit codes: 0 if --check finds nothing wrong, or after a shutdown in which each unary call was
+/// answered and each watch got its status, or was cut because its client did not read; 2 if the
+/// configuration is wrong; 3 if the shutdown cut other calls off at --drain-timeout, or was ended by a
+/// second signal.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
     /// Address to listen on; port 0 takes a free port.
@@ -75,8 +78,7 @@ impl Serve {
         ec2.load(&region, &settings.allowed_regions).await?;
         let (listener, stop) = self.begin(&settings, region.as_str()).await?;
         settings.default_region = Some(region).into();
-        server::serve(listener, settings, ec2.make_upstream(), stop.requested()).await?;
-        Ok(())
+        serve_until_stopped(listener, settings, ec2.make_upstream(), stop).await
     }
 
     /// Serves, and searches for the default region meanwhile.
@@ -90,13 +92,13 @@ impl Serve {
         let (listener, stop) = self.begin(&settings, "unknown yet").await?;
         let allowed = settings.allowed_regions.clone();
         let upstream = ec2.clone().make_upstream();
-        let serving = server::serve(listener, settings, upstream, stop.requested());
+        let serving = serve_until_stopped(listener, settings, upstream, stop);
         tokio::pin!(serving);
         tokio::select! {
-            served = &mut serving => return Ok(served?),
+            served = &mut serving => return served,
             found = find_region(&ec2, search, &allowed) => found?,
         }
-        Ok(serving.await?)
+        serving.await
     }
 
     /// Listens for connections and for signals.
@@ -114,6 +116,26 @@ impl Serve {
             "serving amistore.v1.StoreImageTaskService, health and reflection"
         );
         Ok((listener, stop))
+    }
+}
+
+/// Serves until the first signal, and drains. A second signal ends the drain at once.
+async fn serve_until_stopped(
+    listener: TcpListener,
+    settings: server::Settings,
+    make_upstream: MakeUpstream,
+    mut stop: ShutdownSignal,
+) -> Result<(), Failure> {
+    let stopping = CancellationToken::new();
+    let stopped = stopping.clone().cancelled_owned();
+    let second_signal = async {
+        stop.requested().await;
+        stopping.cancel();
+        stop.requested().await;
+    };
+    tokio::select! {
+        served = server::serve(listener, settings, make_upstream, stopped) => Ok(served?),
+        () = second_signal => Err(Failure::SecondSignal),
     }
 }
 

@@ -22,8 +22,8 @@ impl ShutdownSignal {
         })
     }
 
-    /// Waits for the first signal.
-    pub(super) async fn requested(mut self) {
+    /// Waits for the next signal.
+    pub(super) async fn requested(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

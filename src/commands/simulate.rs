@@ -232,7 +232,7 @@ impl Simulate {
         let settings = self.simulator.settings(wall_clock()).map_err(Failure::message)?;
         let simulator = Arc::new(Simulator::new(settings));
         let listener = listen(&self.listen, "--listen").await?;
-        let stop = ShutdownSignal::listen()?;
+        let mut stop = ShutdownSignal::listen()?;
         let address = reachable(listener.local_addr()?);
         print_line(format_args!("# EC2 is simulated at {address}; Ctrl-C ends it."));
         for (variable, value) in environment(address, regions) {
@@ -242,7 +242,7 @@ impl Simulate {
             let images = simulator.images_without_task(region.as_str()).join(" ");
             print_line(format_args!("# images without a task in {region}: {images}"));
         }
-        simulator::serve(simulator.clone(), listener, stop.requested()).await;
+        simulator::serve(simulator.clone(), listener, async move { stop.requested().await }).await;
         print_line(format_args!("# EC2 calls: {}", simulator.calls()));
         Ok(ExitCode::SUCCESS)
     }

@@ -54,6 +54,25 @@ impl ListHandler {
         self.answer(&request, &query, answer_by).await.map_err(status)
     }
 
+    /// The response to a request that cannot wait for EC2 any longer, since its connection ends: from
+    /// old data if the request takes that.
+    ///
+    /// # Errors
+    /// `SHUTTING_DOWN` if there is no such data.
+    pub(super) fn list_now(
+        &self,
+        request: &EncodedListRequest,
+    ) -> Result<Response<EncodedListResponse>, Status> {
+        let query = ListQuery::parse(&request.decode()?, &self.policy).map_err(status)?;
+        let cache = self.cache.scope(&query.scope);
+        if !query.dry_run
+            && let Some(read) = cache.get_now(&query.cache_query(), query.max_staleness)
+        {
+            return Ok(self.respond(request, &query, &cache, &read));
+        }
+        Err(status(ApiError::shutting_down()))
+    }
+
     async fn answer(
         &self,
         request: &EncodedListRequest,

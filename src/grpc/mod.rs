@@ -15,3 +15,4 @@ mod watch;
 pub use edge::{Edge, EdgeFuture, EdgeLayer};
 pub use service::Service;
 pub use settings::Settings;
+pub use status::refusal;

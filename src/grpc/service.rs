@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use futures_util::stream::Empty;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, codec::CompressionEncoding};
 
 use super::{
@@ -14,7 +13,7 @@ use super::{
     watch::{WatchHandler, WatchStream},
 };
 use crate::{
-    api::{ApiError, GatewayReason, ScopePolicy},
+    api::{ApiError, GatewayReason, Lifetime, Phase, ScopePolicy},
     cache::Cache,
     proto::{
         EncodedListRequest, EncodedListResponse, WatchStoreImageTaskRequest,
@@ -38,20 +37,19 @@ pub struct Service {
 }
 
 impl Service {
-    /// Creates the service over a cache and its watches. When `draining` is cancelled, all watches
-    /// end with `UNAVAILABLE`.
+    /// Creates the service over a cache and its watches. A call ends with its connection, if the
+    /// request has the [`Lifetime`] of that among its extensions.
     #[must_use]
     pub fn new(
         cache: Arc<Cache>,
         watches: Watches,
         policy: ScopePolicy,
         settings: Settings,
-        draining: CancellationToken,
     ) -> Self {
         let policy = Arc::new(policy);
         Self {
             list: ListHandler::new(cache, policy.clone(), settings.max_answer_bytes),
-            watch: WatchHandler::new(watches, policy, draining),
+            watch: WatchHandler::new(watches, policy),
             settings,
         }
     }
@@ -77,10 +75,16 @@ impl StoreImageTaskService for Service {
             return Ok(hit);
         }
         let deadline = request.extensions().get::<Deadline>().copied();
+        let lifetime = request.extensions().get::<Lifetime>().cloned();
         let answer_by = deadline::answer_by(deadline, self.settings.request_timeout);
+        let request = request.into_inner();
         // Boxed, so that a hit does not reserve the memory that waiting for EC2 takes.
-        let list = Box::pin(self.list.list(request.into_inner(), answer_by));
-        deadline::within(self.settings.request_timeout, list).await
+        let list = Box::pin(self.list.list(request.clone(), answer_by));
+        tokio::select! {
+            biased;
+            answered = deadline::within(self.settings.request_timeout, list) => answered,
+            () = last_call(lifetime) => self.list.list_now(&request),
+        }
     }
 
     type WatchStoreImageTaskStream = WatchStream;
@@ -90,7 +94,8 @@ impl StoreImageTaskService for Service {
         request: Request<WatchStoreImageTaskRequest>,
     ) -> Result<Response<WatchStream>, Status> {
         let deadline = request.extensions().get::<Deadline>().copied();
-        Ok(Response::new(self.watch.begin(request.into_inner(), deadline).await?))
+        let lifetime = request.extensions().get::<Lifetime>().cloned();
+        Ok(Response::new(self.watch.begin(request.into_inner(), deadline, lifetime).await?))
     }
 
     type WatchStoreImageTasksStream = Empty<Result<WatchStoreImageTasksResponse, Status>>;
@@ -101,5 +106,13 @@ impl StoreImageTaskService for Service {
     ) -> Result<Response<Self::WatchStoreImageTasksStream>, Status> {
         let message = "this version of the gateway does not have WatchStoreImageTasks";
         Err(status(ApiError::gateway(GatewayReason::UnknownMethod, message)))
+    }
+}
+
+/// Waits until the call's connection ends so soon that it cannot wait for EC2 any longer.
+async fn last_call(lifetime: Option<Lifetime>) {
+    match lifetime {
+        Some(mut lifetime) => lifetime.reached(Phase::LastCall).await,
+        None => std::future::pending().await,
     }
 }

@@ -57,6 +57,12 @@ pub(super) fn status(error: ApiError) -> Status {
     shortened(fitting)
 }
 
+/// The response to a call that is refused.
+#[must_use]
+pub fn refusal(error: ApiError) -> http::Response<tonic::body::Body> {
+    status(error).into_http()
+}
+
 /// The status, with its message cut so far that it fits.
 fn shortened(error: ApiError) -> Status {
     let mut error = error;

@@ -4,7 +4,6 @@ use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::time::sleep_until;
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
@@ -12,7 +11,7 @@ use super::{
     status::status,
 };
 use crate::{
-    api::{ApiError, ScopePolicy, WatchCall, watch_message},
+    api::{ApiError, Lifetime, Phase, ScopePolicy, WatchCall, watch_message},
     domain::Scope,
     proto::{WatchStoreImageTaskRequest, WatchStoreImageTaskResponse},
     watch::{Watch, Watches},
@@ -27,16 +26,11 @@ pub(super) type WatchStream = Pin<Box<dyn Stream<Item = WatchResult> + Send>>;
 pub(super) struct WatchHandler {
     watches: Watches,
     policy: Arc<ScopePolicy>,
-    draining: CancellationToken,
 }
 
 impl WatchHandler {
-    pub(super) fn new(
-        watches: Watches,
-        policy: Arc<ScopePolicy>,
-        draining: CancellationToken,
-    ) -> Self {
-        Self { watches, policy, draining }
+    pub(super) fn new(watches: Watches, policy: Arc<ScopePolicy>) -> Self {
+        Self { watches, policy }
     }
 
     /// Begins a watch. Returns with its first message, so that the headers of the response go out no
@@ -45,8 +39,9 @@ impl WatchHandler {
         &self,
         request: WatchStoreImageTaskRequest,
         deadline: Option<Deadline>,
+        lifetime: Option<Lifetime>,
     ) -> Result<WatchStream, Status> {
-        let mut messages = self.open(&request, deadline).map_err(status)?;
+        let mut messages = self.open(&request, deadline, lifetime).map_err(status)?;
         let first = match messages.next().await {
             Some(first) => first?,
             None => return Ok(Box::pin(stream::empty())),
@@ -59,13 +54,22 @@ impl WatchHandler {
         &self,
         request: &WatchStoreImageTaskRequest,
         deadline: Option<Deadline>,
+        lifetime: Option<Lifetime>,
     ) -> Result<Messages, ApiError> {
+        if lifetime.as_ref().is_some_and(|lifetime| lifetime.has_reached(Phase::Ending)) {
+            return Err(ApiError::shutting_down());
+        }
         let call = WatchCall::parse(request, &self.policy)?;
         let scope = call.query.scope.clone();
         call.check_started_after(self.watches.newest_start(&scope))?;
         let watch = self.watches.watch(call.query).map_err(ApiError::too_many_watches)?;
-        let draining = self.draining.clone();
-        Ok(Messages { watch, scope, deadline, draining, ended: false })
+        Ok(Messages {
+            watch,
+            scope,
+            deadline,
+            connection_ends: Box::pin(ends(lifetime)),
+            ended: false,
+        })
     }
 }
 
@@ -74,7 +78,8 @@ struct Messages {
     watch: Watch,
     scope: Scope,
     deadline: Option<Deadline>,
-    draining: CancellationToken,
+    /// Completes when the watch has to end because its connection does.
+    connection_ends: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Set once a status was sent. No message may follow it.
     ended: bool,
 }
@@ -103,7 +108,7 @@ impl Messages {
             // moment.
             biased;
             next = self.watch.next() => next?,
-            () = self.draining.cancelled() => {
+            () = &mut self.connection_ends => {
                 return self.end(status(ApiError::shutting_down()));
             }
             () = exceeded => return self.end(deadline::exceeded()),
@@ -117,5 +122,13 @@ impl Messages {
     fn end<T>(&mut self, status: Status) -> Option<Result<T, Status>> {
         self.ended = true;
         Some(Err(status))
+    }
+}
+
+/// Waits until a watch has to end because its connection does.
+async fn ends(lifetime: Option<Lifetime>) {
+    match lifetime {
+        Some(mut lifetime) => lifetime.watch_ends().await,
+        None => std::future::pending().await,
     }
 }

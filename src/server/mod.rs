@@ -1,5 +1,6 @@
 //! The process of the gateway: wires the modules together, listens, and drains.
 
+mod connection;
 mod drain;
 mod health;
 mod listener;
@@ -8,4 +9,4 @@ mod settings;
 mod wiring;
 
 pub use serve::{ServeError, serve};
-pub use settings::Settings;
+pub use settings::{ConnectionSettings, DrainSettings, Settings};

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// All settings of a gateway.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The cache.
     pub cache: cache::Settings,
@@ -23,20 +23,57 @@ pub struct Settings {
     pub allowed_regions: BTreeSet<Region>,
     /// The gRPC service.
     pub grpc: grpc::Settings,
-    /// Time that a shutdown waits for requests in progress.
-    pub drain_timeout: Duration,
+    /// The connections of the port.
+    pub connections: ConnectionSettings,
 }
 
-impl Default for Settings {
+/// Settings of the connections of the gateway's port.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionSettings {
+    /// Time after which a connection without calls is closed.
+    pub idle: Duration,
+    /// Age at which a client is told to open another connection, give or take 10 percent.
+    pub max_age: Duration,
+    /// Time after that for calls in progress to end.
+    pub max_age_grace: Duration,
+    /// Maximum number of bytes of requests that are not answered yet.
+    pub max_inbound_bytes: u64,
+    /// Maximum number of bytes of answers that their clients have not taken yet.
+    pub max_outbound_bytes: u64,
+    /// How a connection ends.
+    pub drain: DrainSettings,
+}
+
+/// Settings of a drain, which lets calls in progress end.
+#[derive(Clone, Copy, Debug)]
+pub struct DrainSettings {
+    /// Time for which a process that is asked to stop still accepts connections.
+    pub delay: Duration,
+    /// Time within which watches end, one after the other.
+    pub spread: Duration,
+    /// Time limit of the whole.
+    pub timeout: Duration,
+}
+
+impl Default for ConnectionSettings {
     fn default() -> Self {
         Self {
-            cache: cache::Settings::default(),
-            watch: watch::Settings::default(),
-            ec2: ec2::Settings::default(),
-            default_region: DefaultRegion::default(),
-            allowed_regions: BTreeSet::new(),
-            grpc: grpc::Settings::default(),
-            drain_timeout: Duration::from_secs(35),
+            idle: Duration::from_mins(15),
+            max_age: Duration::from_hours(1),
+            max_age_grace: Duration::from_hours(12),
+            max_inbound_bytes: 64 << 20,
+            max_outbound_bytes: 64 << 20,
+            drain: DrainSettings::default(),
+        }
+    }
+}
+
+impl Default for DrainSettings {
+    fn default() -> Self {
+        Self {
+            delay: Duration::ZERO,
+            spread: Duration::from_secs(5),
+            timeout: Duration::from_secs(25),
         }
     }
 }

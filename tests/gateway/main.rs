@@ -2,6 +2,7 @@
 //! tests links the SDK again.
 
 mod cache;
+mod connections;
 mod errors;
 mod list;
 mod logs;

@@ -196,6 +196,14 @@ async fn too_many_watches() -> Status {
     rig.until(rig.client().watch(watch_of(&image(1)))).await.expect_err("no room")
 }
 
+/// One connection gets a quarter of the bound, which is less than a stream takes.
+async fn too_many_bytes() -> Status {
+    let mut setup = Setup::default();
+    setup.gateway.connections.max_inbound_bytes = 1_000;
+    let rig = setup.start().await;
+    rig.until(rig.client().list(all())).await.expect_err("no room")
+}
+
 async fn no_task() -> Status {
     let rig = Rig::with_tasks([]).await;
     rig.simulator.add_image(REGION, &image(1));
@@ -317,6 +325,7 @@ async fn every_status_of_the_gateway_is_as_documented() {
         ("SHUTTING_DOWN", end_of_watch(|rig| rig.stop.cancel()).await),
         ("TOO_MANY_TASKS", too_many_tasks().await),
         ("TOO_MANY_WAITING", too_many_waiting().await),
+        ("TOO_MANY_BYTES", too_many_bytes().await),
         ("TOO_MANY_WATCHES", too_many_watches().await),
         ("REQUEST_LOST", after_call(|| panic!("a bug")).await),
         ("REQUEST_TIMED_OUT", request_timed_out().await),

@@ -236,19 +236,19 @@ async fn a_task_that_ec2_stops_listing_ends_the_watch() {
     assert_eq!((status.code(), reason(&status).1.as_str()), (Code::NotFound, "TASK_GONE"));
 }
 
-/// The messages of the task have about 12 KB together, so that HTTP/2's default window of 64 KB would
-/// take them all. The slow reader's window takes a few.
+/// HTTP/2's default window of 64 KB would take all messages of the task. The slow reader's window takes
+/// a few.
 #[tokio::test]
 async fn a_slow_reader_skips_to_the_newest_state_and_still_gets_the_terminal_one() {
-    let rig = Rig::with_tasks([Task::running(&image(1), 10 * MINUTE)]).await;
+    let rig = Rig::with_tasks([Task::running(&image(1), 55 * SECOND)]).await;
     let mut slow =
         rig.until(rig.narrow_client(512).watch(watch_of(&image(1)))).await.expect("open");
     next(&rig, &mut slow).await;
     let (quick, _) = rig.until(rig.client().watch_to_end(watch_of(&image(1)))).await;
     let (slow, ended) = rig.until(drain(&mut slow)).await;
     ended.expect("OK");
-    assert!(quick.len() > 40, "{} messages", quick.len());
-    assert!((1..15).contains(&slow.len()), "{} of {} messages", slow.len(), quick.len());
+    assert!(quick.len() > 15, "{} messages", quick.len());
+    assert!((1..8).contains(&slow.len()), "{} of {} messages", slow.len(), quick.len());
     assert_eq!(progress(&slow).last(), Some(&100));
 }
 

@@ -77,7 +77,7 @@ impl Demo {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
         let gateway = listen(&self.listen, "--listen").await?;
         let ec2 = listen(&self.simulator_listen, "--simulator-listen").await?;
-        let signal = ShutdownSignal::listen()?;
+        let mut signal = ShutdownSignal::listen()?;
         let (address, ec2_address) =
             (reachable(gateway.local_addr()?), reachable(ec2.local_addr()?));
         let simulation = Arc::new(Simulation::new(self.seed, self.speed));

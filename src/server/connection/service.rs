@@ -1,0 +1,117 @@
+//! The service of one connection: each call becomes a stream that can be counted and cut.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode, Version, header::CONTENT_TYPE};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tonic::body::Body;
+
+use super::{
+    body::{ReceivedBody, SentBody},
+    state::Connection,
+    stream::Stream,
+};
+use crate::{
+    api::{ApiError, GatewayReason, Lifetime},
+    grpc::refusal,
+    server::wiring::Services,
+};
+
+/// What a client without HTTP/2 reads.
+const UPGRADE_REQUIRED: &str = "This port speaks gRPC, which needs HTTP/2.\n";
+
+/// The services of the port, as one connection calls them.
+pub(super) struct ConnectionService {
+    services: Services,
+    connection: Arc<Connection>,
+    lifetime: Lifetime,
+}
+
+impl ConnectionService {
+    pub(super) fn new(services: Services, connection: Arc<Connection>) -> Self {
+        let lifetime = connection.phases.lifetime(connection.shared().settings.drain.spread);
+        Self { services, connection, lifetime }
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for ConnectionService {
+    type Response = Response<SentBody<Body>>;
+    type Error = Infallible;
+    type Future = Call<<Services as tower::Service<Request<ReceivedBody>>>::Future>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if request.version() < Version::HTTP_2 {
+            // Not one that can be cut: its connection serves it by itself, and nothing else.
+            let stream = Stream::new(self.connection.clone(), 0);
+            return Call { state: State::Refused(Some(upgrade_required())), stream };
+        }
+        let stream = self.connection.open_stream(header_bytes(request.headers()));
+        request.extensions_mut().insert(self.lifetime.clone());
+        let request = request.map(|body| ReceivedBody::new(body, stream.clone()));
+        // The services are always ready.
+        let call = tower::Service::call(&mut self.services.clone(), request);
+        Call { state: State::Called(call), stream }
+    }
+}
+
+/// A call of a connection.
+pub(super) struct Call<F> {
+    state: State<F>,
+    stream: Arc<Stream>,
+}
+
+enum State<F> {
+    Refused(Option<Response<Body>>),
+    Called(F),
+}
+
+impl<F> Future for Call<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>> + Unpin,
+{
+    type Output = Result<Response<SentBody<Body>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let call = self.get_mut();
+        if call.stream.is_refused() {
+            call.state = State::Refused(Some(too_many_bytes()));
+        }
+        let response = match &mut call.state {
+            State::Refused(response) => response.take().unwrap_or_default(),
+            State::Called(future) => match ready!(Pin::new(future).poll(cx)) {
+                Ok(response) => response,
+            },
+        };
+        call.stream.answer();
+        Poll::Ready(Ok(response.map(|body| SentBody::new(body, call.stream.clone()))))
+    }
+}
+
+fn too_many_bytes() -> Response<Body> {
+    refusal(ApiError::gateway(
+        GatewayReason::TooManyBytes,
+        "the gateway holds too many bytes of unanswered requests, and most of them are this connection's",
+    ))
+}
+
+fn upgrade_required() -> Response<Body> {
+    let body = Full::new(Bytes::from_static(UPGRADE_REQUIRED.as_bytes()));
+    let response = Response::builder()
+        .status(StatusCode::UPGRADE_REQUIRED)
+        .header(http::header::UPGRADE, "h2c")
+        .header(http::header::CONNECTION, "close")
+        .header(CONTENT_TYPE, "text/plain; charset=utf-8")
+        .body(Body::new(body));
+    response.unwrap_or_default()
+}
+
+fn header_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}

@@ -1,0 +1,230 @@
+//! The state of one connection, shared by its task, its streams and the reaper.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    account::{Account, Direction},
+    incidents::Incident,
+    registry::Shared,
+    stream::Stream,
+};
+use crate::api::{Phase, Phases};
+
+/// The length of HTTP/2's connection preface (RFC 9113, section 3.4).
+const PREFACE_BYTES: u64 = 24;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) peer: SocketAddr,
+    pub(super) opened: Instant,
+    /// The age at which the peer is told to make its next calls elsewhere.
+    pub(super) max_age: Duration,
+    pub(super) phases: Phases,
+    shared: Arc<Shared>,
+    held: Account,
+    socket: SocketState,
+    streams: Mutex<Streams>,
+    /// The stream whose call is being made. hyper makes a call, and has its future spawned right after
+    /// it on the same task.
+    opening: Mutex<Option<Arc<Stream>>>,
+    observed: Mutex<Observed>,
+}
+
+/// What the reaper has seen of a connection.
+#[derive(Debug, Default)]
+pub(super) struct Observed {
+    /// Bytes written, while the peer takes none.
+    pub(super) written: Progress<u64>,
+    /// Number of streams that were ever opened, while none is open.
+    pub(super) idle: Progress<u64>,
+    pub(super) drain: Option<DrainTimes>,
+}
+
+/// The times of a drain.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DrainTimes {
+    pub(super) began: Instant,
+    /// When unary calls that still wait for EC2 are answered.
+    pub(super) last_call: Instant,
+    /// When what is still in progress is cut.
+    pub(super) end: Instant,
+}
+
+/// What has happened on a connection's socket.
+#[derive(Debug, Default)]
+struct SocketState {
+    read: AtomicU64,
+    written: AtomicU64,
+    /// Whether the peer takes no more bytes at present.
+    blocked: AtomicBool,
+}
+
+/// The streams that are open on a connection.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    /// Number of streams that were ever opened.
+    pub(super) opened: u64,
+    /// The open ones by the order in which they were opened, each with what the reaper saw of it.
+    pub(super) open: BTreeMap<u64, (Arc<Stream>, Progress<u64>)>,
+}
+
+/// Since when something has not changed, as far as the reaper has seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Progress<T>(Option<(T, Instant)>);
+
+impl<T: PartialEq> Progress<T> {
+    /// Since when the value has been what it is now.
+    pub(super) fn unchanged_since(&mut self, value: T, now: Instant) -> Instant {
+        match &self.0 {
+            Some((last, since)) if *last == value => *since,
+            _ => {
+                self.0 = Some((value, now));
+                now
+            }
+        }
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Connection {
+    pub(super) fn new(peer: SocketAddr, shared: Arc<Shared>) -> Self {
+        // Connections that were opened together, as after a restart, do not come again together.
+        let max_age = shared.settings.max_age.mul_f64(0.9 + 0.2 * fastrand::f64());
+        Self {
+            peer,
+            opened: Instant::now(),
+            max_age,
+            phases: Phases::default(),
+            shared,
+            held: Account::default(),
+            socket: SocketState::default(),
+            streams: Mutex::default(),
+            opening: Mutex::default(),
+            observed: Mutex::default(),
+        }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(super) fn count(&self, incident: Incident) {
+        self.shared.incidents.count(incident);
+    }
+
+    pub(super) fn held(&self, direction: Direction) -> usize {
+        self.held.held(direction)
+    }
+
+    /// Counts bytes that are held for a stream of this connection. If they are too many, the connection
+    /// that holds most loses its oldest stream.
+    pub(super) fn hold(&self, direction: Direction, bytes: usize) {
+        let of_connection = self.held.hold(direction, bytes);
+        let of_process = self.shared.held.hold(direction, bytes);
+        let limits = self.shared.limits;
+        if of_connection > limits.of_connection(direction) {
+            self.shed(direction);
+        } else if of_process > limits.of_process(direction) {
+            self.shared.shed(direction);
+        }
+    }
+
+    pub(super) fn release(&self, direction: Direction, bytes: usize) {
+        self.held.release(direction, bytes);
+        self.shared.held.release(direction, bytes);
+    }
+
+    /// Cuts the oldest stream that holds bytes. If none does, what is held waits in HTTP/2's buffers
+    /// for streams that have ended, and the connection is closed.
+    pub(super) fn shed(&self, direction: Direction) {
+        let oldest = {
+            let streams = self.streams();
+            let mut open = streams.open.values().map(|(stream, _)| stream);
+            open.find(|stream| {
+                stream.held(direction) > 0 && !stream.has_ended() && !stream.is_cut()
+            })
+            .cloned()
+        };
+        match oldest {
+            Some(stream) => {
+                self.count(Incident::TooManyBytes);
+                stream.cut();
+            }
+            None if self.phases.current() < Phase::Closed => {
+                self.count(Incident::TooManyBytesClosed);
+                self.phases.advance(Phase::Closed);
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn read(&self, bytes: usize) {
+        self.socket.read.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(super) fn wrote(&self, bytes: usize) {
+        self.socket.written.fetch_add(bytes as u64, Relaxed);
+        self.socket.blocked.store(false, Relaxed);
+    }
+
+    pub(super) fn block(&self) {
+        self.socket.blocked.store(true, Relaxed);
+    }
+
+    /// Whether the peer has said as much as the preface of HTTP/2 has bytes.
+    pub(super) fn has_begun(&self) -> bool {
+        self.socket.read.load(Relaxed) >= PREFACE_BYTES
+    }
+
+    pub(super) fn written(&self) -> u64 {
+        self.socket.written.load(Relaxed)
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.socket.blocked.load(Relaxed)
+    }
+
+    pub(super) fn observed(&self) -> MutexGuard<'_, Observed> {
+        self.observed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a stream whose headers have this many bytes. Its task takes it by [`Self::take_opened`].
+    pub(super) fn open_stream(self: &Arc<Self>, header_bytes: usize) -> Arc<Stream> {
+        let mut streams = self.streams();
+        let number = streams.opened;
+        streams.opened += 1;
+        let stream = Stream::new(self.clone(), number);
+        streams.open.insert(number, (stream.clone(), Progress::default()));
+        drop(streams);
+        *self.opening.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream.clone());
+        stream.begin(header_bytes);
+        stream
+    }
+
+    /// The stream that was opened last.
+    pub(super) fn take_opened(&self) -> Option<Arc<Stream>> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(super) fn close_stream(&self, number: u64) {
+        self.streams().open.remove(&number);
+    }
+}

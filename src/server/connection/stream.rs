@@ -1,0 +1,189 @@
+//! The state of one stream: a call on a connection.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
+    },
+    task::Context,
+};
+
+use futures_util::task::AtomicWaker;
+
+use super::{
+    account::{Account, Direction},
+    state::Connection,
+};
+
+/// 1 KiB: what a stream takes beside its bytes while its request is not answered.
+const OVERHEAD: usize = 1 << 10;
+
+/// 128 KiB: bytes to be sent on a connection from which on a stream is not asked for more until its
+/// client has taken what there is. Below it, an answer and its status leave in one write.
+const CONGESTED: usize = 128 << 10;
+
+/// One call.
+#[derive(Debug)]
+pub(super) struct Stream {
+    connection: Arc<Connection>,
+    /// The place of the stream among those of its connection.
+    number: u64,
+    held: Account,
+    /// Bytes of the answer that have been written to the connection.
+    taken: AtomicU64,
+    request_complete: AtomicBool,
+    answered: AtomicBool,
+    /// Whether the task of the stream has ended. HTTP/2 may still have to send what it left.
+    ended: AtomicBool,
+    /// Whether the body waits until the client has taken what there is.
+    waiting: AtomicBool,
+    cut: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Stream {
+    /// A new stream with this number.
+    pub(super) fn new(connection: Arc<Connection>, number: u64) -> Arc<Self> {
+        Arc::new(Self {
+            connection,
+            number,
+            held: Account::default(),
+            taken: AtomicU64::new(0),
+            request_complete: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            waiting: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            task: AtomicWaker::new(),
+        })
+    }
+
+    /// Counts what the headers of the request and the stream itself take.
+    pub(super) fn begin(&self, header_bytes: usize) {
+        self.hold(Direction::Received, OVERHEAD + header_bytes);
+    }
+
+    /// Counts bytes that the gateway holds for this stream from now on.
+    pub(super) fn hold(&self, direction: Direction, bytes: usize) {
+        self.held.hold(direction, bytes);
+        self.connection.hold(direction, bytes);
+    }
+
+    pub(super) fn held(&self, direction: Direction) -> usize {
+        self.held.held(direction)
+    }
+
+    /// Counts bytes as no longer held.
+    pub(super) fn release(&self, direction: Direction, bytes: usize) {
+        let released = self.held.release(direction, bytes);
+        self.connection.release(direction, released);
+    }
+
+    /// Counts bytes of the answer as written to the connection.
+    pub(super) fn take(&self, bytes: usize) {
+        self.taken.fetch_add(bytes as u64, Relaxed);
+        self.release(Direction::ToSend, bytes);
+        self.go_on_if_taken();
+    }
+
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Relaxed)
+    }
+
+    /// If the client has taken what there is: wakes a body that waits for that, and closes a stream
+    /// that has ended.
+    pub(super) fn go_on_if_taken(&self) {
+        // Beside the fences of has_to_wait and end: one of the two sees what the other has written.
+        fence(SeqCst);
+        if self.held(Direction::ToSend) > 0 {
+            return;
+        }
+        if self.waiting.swap(false, Relaxed) {
+            self.task.wake();
+        }
+        if self.ended.load(Relaxed) {
+            self.connection.close_stream(self.number);
+        }
+    }
+
+    /// The task of the stream has ended. The stream is open until the client has taken what it left.
+    pub(super) fn end(&self) {
+        self.release(Direction::Received, usize::MAX);
+        self.ended.store(true, Relaxed);
+        self.go_on_if_taken();
+    }
+
+    /// Whether the task of the stream has ended, so that it cannot be cut any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Relaxed)
+    }
+
+    /// Whether the body has to wait until the client has taken what there is. It is polled again then.
+    pub(super) fn has_to_wait(&self) -> bool {
+        if self.connection.held(Direction::ToSend) <= CONGESTED {
+            return false;
+        }
+        self.waiting.store(true, Relaxed);
+        fence(SeqCst);
+        if self.held(Direction::ToSend) > 0 {
+            return true;
+        }
+        self.waiting.store(false, Relaxed);
+        false
+    }
+
+    /// Counts bytes of the request. Those of a call that is answered already, as in reflection, are
+    /// consumed one message after the other.
+    pub(super) fn receive(&self, bytes: usize) {
+        if !self.answered.load(Relaxed) {
+            self.hold(Direction::Received, bytes);
+        }
+    }
+
+    pub(super) fn complete_request(&self) {
+        self.request_complete.store(true, Relaxed);
+    }
+
+    /// Whether the whole request has arrived.
+    pub(super) fn is_request_complete(&self) -> bool {
+        self.request_complete.load(Relaxed)
+    }
+
+    /// The call has its response. What was received for it is no longer held.
+    pub(super) fn answer(&self) {
+        self.answered.store(true, Relaxed);
+        self.release(Direction::Received, usize::MAX);
+    }
+
+    /// Cuts the stream: refused if it has no response yet, else reset.
+    pub(super) fn cut(&self) {
+        if !self.cut.swap(true, Relaxed) {
+            self.release(Direction::Received, usize::MAX);
+            self.release(Direction::ToSend, usize::MAX);
+            self.task.wake();
+        }
+    }
+
+    /// Whether the stream was cut before it had a response.
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_cut() && !self.answered.load(Relaxed)
+    }
+
+    /// Whether the stream was cut after it had a response.
+    pub(super) fn is_reset(&self) -> bool {
+        self.is_cut() && self.answered.load(Relaxed)
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.load(Relaxed)
+    }
+
+    /// Has the stream's task woken when the stream is cut.
+    pub(super) fn wake_on_cut(&self, cx: &Context<'_>) {
+        self.task.register(cx.waker());
+    }
+}
