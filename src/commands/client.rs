@@ -11,7 +11,7 @@ use super::{listen::GATEWAY_ADDRESS, output::Failure, server_address::ServerAddr
 /// Flags that choose a gateway.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ServerArgs {
-    /// Address of the gateway: HOST:PORT, or a URL with http or https.
+    /// Address of the gateway: HOST:PORT, unix:PATH, or a URL with http or https.
     #[arg(long, env = "AMISTORE_SERVER", value_name = "ADDRESS", default_value = GATEWAY_ADDRESS)]
     pub(super) server: ServerAddress,
 }

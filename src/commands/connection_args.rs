@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, value_parser};
 
 use super::values::{byte_size, byte_size_text, duration, duration_text, positive_duration};
 use crate::server::{ConnectionSettings, DrainSettings};
@@ -16,6 +16,10 @@ const AFTER_SPREAD: Duration = Duration::from_secs(2);
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection options")]
 pub(super) struct ConnectionArgs {
+    /// Maximum number of open connections; fewer if the limit of open files is lower.
+    #[arg(long, env = "AMISTORE_MAX_CONNECTIONS", value_name = "NUMBER", value_parser = value_parser!(u32).range(1..), default_value = ConnectionSettings::default().max_connections.to_string())]
+    max_connections: u32,
+
     /// Time after which a connection without calls is closed.
     #[arg(long, env = "AMISTORE_CONNECTION_IDLE", value_name = "DURATION", value_parser = positive_duration, default_value = duration_text(ConnectionSettings::default().idle))]
     connection_idle: Duration,
@@ -55,6 +59,7 @@ pub(super) struct ConnectionArgs {
 impl ConnectionArgs {
     pub(super) fn settings(&self) -> ConnectionSettings {
         ConnectionSettings {
+            max_connections: self.max_connections as usize,
             idle: self.connection_idle,
             max_age: self.max_connection_age,
             max_age_grace: self.max_connection_age_grace,

@@ -8,6 +8,7 @@ use std::{
 use tokio::net::TcpListener;
 
 use super::output::Failure;
+use crate::server::{BindError, ListenAddress, Listeners, bind_tcp};
 
 /// Default address of a gateway, for the server and for its clients.
 pub(super) const GATEWAY_ADDRESS: &str = "127.0.0.1:50051";
@@ -23,56 +24,53 @@ pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Binds `address`, which the user sets by `flag`.
+/// Binds HOST:PORT, which the user sets by `flag`.
 pub(super) async fn listen(address: &str, flag: &str) -> Result<TcpListener, Failure> {
-    let error = match bind(address).await {
-        Ok(listener) => return Ok(listener),
-        Err(error) => error,
+    let address = address.to_owned();
+    match bind_tcp(&address).await {
+        Ok(listener) => Ok(listener),
+        Err(error) => {
+            let address = ListenAddress::Tcp(address);
+            Err(failure(&BindError { address, error }, flag))
+        }
+    }
+}
+
+/// Binds all addresses, which the user sets by `flag`.
+pub(super) async fn listen_on_all(
+    addresses: &[ListenAddress],
+    flag: &str,
+) -> Result<Listeners, Failure> {
+    if addresses.is_empty() {
+        return Err(Failure::message(format_args!("{flag}: expected at least one address")));
+    }
+    Listeners::bind(addresses).await.map_err(|error| failure(&error, flag))
+}
+
+/// Says what cannot be bound, and what the user can do.
+fn failure(error: &BindError, flag: &str) -> Failure {
+    let form = match error.address {
+        ListenAddress::Tcp(_) => "HOST:PORT",
+        ListenAddress::Unix(_) => "unix:PATH",
     };
-    let remedy = if error.kind() == io::ErrorKind::AddrInUse {
-        format!(
+    let is_in_use = error.error.kind() == io::ErrorKind::AddrInUse;
+    let remedy = match error.address {
+        ListenAddress::Tcp(_) if is_in_use => format!(
             "stop the process that listens there, perhaps another amistore-gateway, or choose \
-             another port with {flag} HOST:PORT (port 0 takes a free port)"
-        )
-    } else {
-        format!("choose another address with {flag} HOST:PORT")
+             another port with {flag} {form} (port 0 takes a free port)"
+        ),
+        ListenAddress::Unix(_) if is_in_use => format!(
+            "stop the process that listens there, perhaps another amistore-gateway, or choose \
+             another path with {flag} {form}"
+        ),
+        _ => format!("choose another address with {flag} {form}"),
     };
-    Err(Failure::Message(format!("cannot listen on {address}: {error}; {remedy}")))
+    Failure::message(format_args!("{error}; {remedy}"))
 }
 
-/// Binds an address. All addresses of IPv6 include those of IPv4, so on a host without IPv6 these remain.
-async fn bind(address: &str) -> io::Result<TcpListener> {
-    let bound = TcpListener::bind(address).await;
-    match (&bound, address.parse::<SocketAddr>()) {
-        (Err(error), Ok(SocketAddr::V6(all)))
-            if all.ip().is_unspecified() && error.kind() != io::ErrorKind::AddrInUse =>
-        {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, all.port())).await
-        }
-        _ => bound,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::Ipv6Addr;
-
-    use tokio::net::TcpStream;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_listener_on_all_addresses_takes_connections_of_both_families() {
-        let listener = listen("[::]:0", "--listen").await.expect("bound");
-        let bound = listener.local_addr().expect("bound");
-        let mut hosts = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
-        // A host without IPv6 listens on all addresses of IPv4.
-        if bound.is_ipv6() {
-            hosts.push(IpAddr::V6(Ipv6Addr::LOCALHOST));
-        }
-        for host in hosts {
-            let connected = TcpStream::connect((host, bound.port())).await;
-            assert!(connected.is_ok(), "{host}: {connected:?}");
-        }
-    }
+/// The addresses of listeners as one text.
+pub(super) fn addresses_text(listeners: &Listeners) -> io::Result<String> {
+    let addresses = listeners.local_addresses()?;
+    let texts: Vec<_> = addresses.iter().map(ListenAddress::to_string).collect();
+    Ok(texts.join(","))
 }

@@ -15,21 +15,28 @@ use super::{
     server_address::ServerAddress,
     values::{duration_text, positive_duration},
 };
+use crate::server::ListenAddress;
 
 /// Checks the health of a gateway, for a Dockerfile's HEALTHCHECK and for Kubernetes.
 ///
 /// Exit codes: 0 if the gateway answers SERVING, 1 if it does not, 2 on a usage error.
 #[derive(Debug, Args)]
 pub(super) struct Probe {
-    /// Address of the gateway: HOST:PORT, or a URL with http or https; without this flag, the address
+    /// Address of the gateway: HOST:PORT, unix:PATH, or a URL with http or https; without this flag, the address
     /// of --listen.
     #[arg(long, env = "AMISTORE_SERVER", value_name = "ADDRESS")]
     server: Option<ServerAddress>,
 
-    /// Address on which the gateway listens, as `serve` has it; all addresses are asked by the
-    /// loopback.
-    #[arg(long, env = "AMISTORE_LISTEN", value_name = "HOST:PORT", value_parser = ServerAddress::of_listener, default_value = GATEWAY_ADDRESS)]
-    listen: ServerAddress,
+    /// Addresses on which the gateway listens, as `serve` has them. The first one is asked, and all
+    /// addresses by the loopback.
+    #[arg(
+        long,
+        env = "AMISTORE_LISTEN",
+        value_name = "ADDRESSES",
+        value_delimiter = ',',
+        default_value = GATEWAY_ADDRESS
+    )]
+    listen: Vec<ListenAddress>,
 
     /// Service whose health to check; without this flag, the server as a whole.
     #[arg(
@@ -47,8 +54,22 @@ pub(super) struct Probe {
 }
 
 impl Probe {
+    /// The address of the gateway.
+    fn address(&self) -> Result<ServerAddress, Failure> {
+        if let Some(server) = &self.server {
+            return Ok(server.clone());
+        }
+        let Some(listen) = self.listen.first() else {
+            return Err(Failure::message("--listen: expected at least one address"));
+        };
+        match ServerAddress::of_listener(listen) {
+            Ok(server) => Ok(server),
+            Err(error) => Err(Failure::message(format_args!("--listen {listen}: {error}"))),
+        }
+    }
+
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
-        let server = self.server.unwrap_or(self.listen);
+        let server = self.address()?;
         let mut client = HealthClient::new(server.channel().map_err(Failure::message)?);
         let request = HealthCheckRequest { service: self.service };
         let problem = match timeout(self.timeout, client.check(request)).await {

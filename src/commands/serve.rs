@@ -3,21 +3,20 @@
 use std::{collections::BTreeSet, process::ExitCode};
 
 use clap::Args;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     check,
     config::UnknownVariable,
     gateway_args::GatewayArgs,
-    listen::{GATEWAY_ADDRESS, listen},
+    listen::{GATEWAY_ADDRESS, addresses_text, listen_on_all},
     output::Failure,
     signals::ShutdownSignal,
 };
 use crate::{
     domain::{DefaultRegion, EndSearch, MakeUpstream, Region},
     ec2::{Ec2, StartError},
-    server,
+    server::{self, ListenAddress, Listeners},
 };
 
 /// Runs the gateway until SIGTERM or Ctrl-C, then drains it.
@@ -32,14 +31,16 @@ use crate::{
 /// second signal.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
-    /// Address to listen on; port 0 takes a free port.
+    /// Addresses to listen on, separated by commas: HOST:PORT, where port 0 takes a free port, or
+    /// unix:PATH for a Unix socket.
     #[arg(
         long,
         env = "AMISTORE_LISTEN",
-        value_name = "HOST:PORT",
+        value_name = "ADDRESSES",
+        value_delimiter = ',',
         default_value = GATEWAY_ADDRESS
     )]
-    pub(super) listen: String,
+    pub(super) listen: Vec<ListenAddress>,
 
     /// Check the configuration, the credentials and the permission with one dry run, and exit.
     #[arg(long, env = "AMISTORE_CHECK")]
@@ -76,9 +77,9 @@ impl Serve {
         region: Region,
     ) -> Result<(), Failure> {
         ec2.load(&region, &settings.allowed_regions).await?;
-        let (listener, stop) = self.begin(&settings, region.as_str()).await?;
+        let (listeners, stop) = self.begin(&settings, region.as_str()).await?;
         settings.default_region = Some(region).into();
-        serve_until_stopped(listener, settings, ec2.make_upstream(), stop).await
+        serve_until_stopped(listeners, settings, ec2.make_upstream(), stop).await
     }
 
     /// Serves, and searches for the default region meanwhile.
@@ -89,10 +90,10 @@ impl Serve {
     ) -> Result<(), Failure> {
         let (search, searched) = DefaultRegion::searched();
         settings.default_region = searched;
-        let (listener, stop) = self.begin(&settings, "unknown yet").await?;
+        let (listeners, stop) = self.begin(&settings, "unknown yet").await?;
         let allowed = settings.allowed_regions.clone();
         let upstream = ec2.clone().make_upstream();
-        let serving = serve_until_stopped(listener, settings, upstream, stop);
+        let serving = serve_until_stopped(listeners, settings, upstream, stop);
         tokio::pin!(serving);
         tokio::select! {
             served = &mut serving => return served,
@@ -106,22 +107,22 @@ impl Serve {
         &self,
         settings: &server::Settings,
         default_region: &str,
-    ) -> Result<(TcpListener, ShutdownSignal), Failure> {
-        let listener = listen(&self.listen, "--listen").await?;
+    ) -> Result<(Listeners, ShutdownSignal), Failure> {
+        let listeners = listen_on_all(&self.listen, "--listen").await?;
         let stop = ShutdownSignal::listen()?;
         tracing::info!(
-            listen = %listener.local_addr()?,
+            listen = %addresses_text(&listeners)?,
             default_region,
             other_regions = regions_text(settings),
             "serving amistore.v1.StoreImageTaskService, health and reflection"
         );
-        Ok((listener, stop))
+        Ok((listeners, stop))
     }
 }
 
 /// Serves until the first signal, and drains. A second signal ends the drain at once.
 async fn serve_until_stopped(
-    listener: TcpListener,
+    listeners: Listeners,
     settings: server::Settings,
     make_upstream: MakeUpstream,
     mut stop: ShutdownSignal,
@@ -134,7 +135,7 @@ async fn serve_until_stopped(
         stop.requested().await;
     };
     tokio::select! {
-        served = server::serve(listener, settings, make_upstream, stopped) => Ok(served?),
+        served = server::serve(listeners, settings, make_upstream, stopped) => Ok(served?),
         () = second_signal => Err(Failure::SecondSignal),
     }
 }

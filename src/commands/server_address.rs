@@ -1,10 +1,11 @@
 //! Address of a gateway that a client command calls.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Error, Uri};
 
 use super::listen::{GATEWAY_ADDRESS, reachable};
+use crate::server::ListenAddress;
 
 /// Time limit of a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -15,14 +16,19 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// a word.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// HOST:PORT, or a URL with http or https and without a path.
+/// Where a gateway is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ServerAddress(Uri);
+pub(super) enum ServerAddress {
+    /// HOST:PORT, or a URL with http or https and without a path.
+    Url(Uri),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
 
 /// A text that is no address of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "expected HOST:PORT, such as {GATEWAY_ADDRESS} or [::1]:50051, or a URL with http or https and without a path"
+    "expected HOST:PORT, such as {GATEWAY_ADDRESS} or [::1]:50051, unix:PATH, or a URL with http or https and without a path"
 )]
 pub(super) struct NoServerAddress;
 
@@ -31,6 +37,9 @@ impl FromStr for ServerAddress {
 
     fn from_str(text: &str) -> Result<Self, NoServerAddress> {
         let text = text.trim();
+        if let Ok(ListenAddress::Unix(path)) = text.parse() {
+            return Ok(Self::Unix(path));
+        }
         let is_url = text.contains("://");
         let url = if is_url { text.to_owned() } else { format!("http://{text}") };
         let uri: Uri = url.parse().map_err(|_| NoServerAddress)?;
@@ -39,7 +48,7 @@ impl FromStr for ServerAddress {
             None => is_url,
         };
         if port_is_good && is_http(&uri) && has_only_a_host(&uri) {
-            Ok(Self(uri))
+            Ok(Self::Url(uri))
         } else {
             Err(NoServerAddress)
         }
@@ -66,20 +75,30 @@ fn port_text(uri: &Uri) -> Option<&str> {
 
 impl ServerAddress {
     /// The address at which a client on this host reaches a server that listens on `listen`.
-    pub(super) fn of_listener(listen: &str) -> Result<Self, NoServerAddress> {
-        match listen.trim().parse() {
+    pub(super) fn of_listener(listen: &ListenAddress) -> Result<Self, NoServerAddress> {
+        let address = match listen {
+            ListenAddress::Unix(path) => return Ok(Self::Unix(path.clone())),
+            ListenAddress::Tcp(address) => address,
+        };
+        match address.parse() {
             Ok(address) => reachable(address).to_string().parse(),
-            Err(_) => listen.parse(),
+            Err(_) => address.parse(),
         }
     }
 
     /// A channel to the gateway, which connects at its first use.
     pub(super) fn channel(&self) -> Result<Channel, Error> {
-        let endpoint = Endpoint::from(self.0.clone())
+        let endpoint = match self {
+            Self::Url(uri) => Endpoint::from(uri.clone()),
+            Self::Unix(path) => Endpoint::from_shared(format!("unix:{}", path.display()))?,
+        };
+        let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-        if self.0.scheme_str() == Some("https") {
+        if let Self::Url(uri) = self
+            && uri.scheme_str() == Some("https")
+        {
             let tls = ClientTlsConfig::new().with_native_roots();
             return Ok(endpoint.tls_config(tls)?.connect_lazy());
         }
@@ -90,9 +109,12 @@ impl ServerAddress {
 /// HOST:PORT if the port is known, without the scheme.
 impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.authority() {
-            Some(authority) => f.write_str(authority.as_str()),
-            None => fmt::Display::fmt(&self.0, f),
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Url(uri) => match uri.authority() {
+                Some(authority) => f.write_str(authority.as_str()),
+                None => fmt::Display::fmt(uri, f),
+            },
         }
     }
 }
@@ -109,6 +131,7 @@ mod tests {
             ("localhost:1\n", "localhost:1"),
             ("http://gateway", "gateway"),
             ("http://gateway:80/", "gateway:80"),
+            ("unix:/run/gateway.sock", "unix:/run/gateway.sock"),
             ("HTTPS://gateway.example:443", "gateway.example:443"),
         ] {
             let address: ServerAddress = good.parse().expect(good);
@@ -128,7 +151,7 @@ mod tests {
             "http://host?query",
             "http://user:secret@host:1",
             "ftp://host:1",
-            "unix:///run/gateway.sock",
+            "unix:",
             "https://",
             "two words:1",
         ] {
@@ -143,10 +166,13 @@ mod tests {
             ("[::]:8080", "127.0.0.1:8080"),
             ("[::1]:8080", "[::1]:8080"),
             ("gateway.example:8080", "gateway.example:8080"),
+            ("unix:/run/gateway.sock", "unix:/run/gateway.sock"),
         ] {
-            let found = ServerAddress::of_listener(listen).expect(listen);
+            let listen = listen.parse().expect(listen);
+            let found = ServerAddress::of_listener(&listen).expect(address);
             assert_eq!(found.to_string(), address);
         }
-        assert!(ServerAddress::of_listener("8080").is_err());
+        let free = ListenAddress::Tcp("127.0.0.1:0".to_owned());
+        assert!(ServerAddress::of_listener(&free).is_err(), "the port is not known");
     }
 }

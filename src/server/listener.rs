@@ -1,30 +1,24 @@
 //! The listener: accepts connections.
 
-use std::{convert::Infallible, time::Duration};
-
-use tokio::{net::TcpListener, time::sleep};
+use std::convert::Infallible;
 
 use super::{
+    accept::Listeners,
     connection::{self, Connections},
+    connection_limit::ConnectionLimit,
     wiring::Services,
 };
 
-/// Pause after a connection could not be accepted.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// Accepts connections, and serves each on a task of its own.
+/// Accepts connections within their bound, and serves each on a task of its own.
 pub(super) async fn accept(
-    listener: TcpListener,
+    mut listeners: Listeners,
+    mut limit: ConnectionLimit,
     connections: &Connections,
     services: &Services,
 ) -> Infallible {
     loop {
-        let Ok((socket, peer)) = listener.accept().await else {
-            sleep(PAUSE).await;
-            continue;
-        };
-        // Each message should leave at once. Without the option it leaves a little later.
-        let _ = socket.set_nodelay(true);
-        connection::serve(connections, socket, peer, services.clone());
+        let permit = limit.place().await;
+        let (socket, peer) = listeners.accept().await;
+        connection::serve(connections, socket, peer, permit, services.clone());
     }
 }

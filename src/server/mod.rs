@@ -1,12 +1,23 @@
 //! The process of the gateway: wires the modules together, listens, and drains.
 
+mod accept;
+mod bind;
 mod connection;
+mod connection_limit;
 mod drain;
 mod health;
+mod listen_address;
 mod listener;
+mod once_a_minute;
 mod serve;
 mod settings;
+mod socket;
 mod wiring;
 
+pub use accept::{BindError, Listeners};
+pub use bind::bind_tcp;
+pub use connection_limit::{ConnectionLimit, ConnectionPermit};
+pub use listen_address::{ListenAddress, NoListenAddress};
 pub use serve::{ServeError, serve};
 pub use settings::{ConnectionSettings, DrainSettings, Settings};
+pub use socket::{PeerAddress, Socket};

@@ -1,15 +1,12 @@
 //! Runs a gateway from its first connection to the end of its drain.
 
-use std::{io, pin::pin, time::Duration};
+use std::{pin::pin, time::Duration};
 
-use tokio::{
-    net::TcpListener,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use super::{
-    connection::Connections, drain::drain, health::HealthStatus, listener::accept,
-    settings::Settings, wiring,
+    accept::Listeners, connection::Connections, connection_limit::ConnectionLimit, drain::drain,
+    health::HealthStatus, listener::accept, settings::Settings, wiring,
 };
 use crate::domain::MakeUpstream;
 
@@ -27,9 +24,6 @@ pub enum ServeError {
         /// The drain timeout.
         limit: Duration,
     },
-    /// The listener failed.
-    #[error("cannot listen: {0}")]
-    Listen(#[from] io::Error),
 }
 
 /// Serves until `shutdown` completes, then drains. Health says `NOT_SERVING` while the default region is
@@ -39,21 +33,21 @@ pub enum ServeError {
 /// # Errors
 /// If the server fails, or the drain takes longer than its timeout.
 pub async fn serve(
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     settings: Settings,
     make_upstream: MakeUpstream,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let drain_settings = settings.connections.drain;
     let mut default_region = settings.default_region.clone();
+    let limit = ConnectionLimit::of_process(settings.connections.max_connections);
     let connections = Connections::new(settings.connections);
     let (health, health_service) = HealthStatus::not_serving().await;
     let services = wiring::services(settings, make_upstream, health_service)?;
 
     let began = {
-        let mut serving = pin!(async {
-            tokio::join!(accept(listener, &connections, &services), connections.watch_over())
-        });
+        let accepting = accept(listeners.into(), limit, &connections, &services);
+        let mut serving = pin!(async { tokio::join!(accepting, connections.watch_over()) });
         let started = async {
             default_region.known().await;
             health.set_serving().await;

@@ -30,6 +30,8 @@ pub struct Settings {
 /// Settings of the connections of the gateway's port.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionSettings {
+    /// Maximum number of open connections. The limit of open files may lower it.
+    pub max_connections: usize,
     /// Time after which a connection without calls is closed.
     pub idle: Duration,
     /// Age at which a client is told to open another connection, give or take 10 percent.
@@ -58,6 +60,7 @@ pub struct DrainSettings {
 impl Default for ConnectionSettings {
     fn default() -> Self {
         Self {
+            max_connections: 10_000,
             idle: Duration::from_mins(15),
             max_age: Duration::from_hours(1),
             max_age_grace: Duration::from_hours(12),

@@ -51,17 +51,18 @@ class Simulator:
 
 
 class Gateway:
-    """A process of `amistore-gateway serve` in front of a simulator."""
+    """A process of `amistore-gateway serve` in front of a simulator, started by `command` if one is given."""
 
-    def __init__(self, simulator, listen="127.0.0.1:0"):
-        environment = clean_environment(**simulator.environment)
+    def __init__(self, simulator, listen="127.0.0.1:0", *flags, command=(GATEWAY,), environment=None, **options):
+        environment = clean_environment(**simulator.environment, **environment or {})
         self.process = subprocess.Popen(
-            [GATEWAY, "serve", "--listen", listen, "--allowed-regions", "eu-west-1,ap-south-1"],
-            stderr=subprocess.PIPE, text=True, env=environment,
+            [*command, "serve", "--listen", listen, "--allowed-regions", "eu-west-1,ap-south-1", *flags],
+            stderr=subprocess.PIPE, text=True, env=environment, **options,
         )
         for line in self.process.stderr:
             if found := re.search(r"listen=(\S+)", line):
-                self.address = found[1]
+                self.addresses = found[1].split(",")
+                self.address = self.addresses[0]
                 break
         else:
             raise AssertionError("the gateway did not log its address")

@@ -7,6 +7,7 @@ use crate::{
         cli::{self, Cli, Commands},
         serve::Serve,
     },
+    server::ListenAddress,
     telemetry::logs::{self, LogFormat},
 };
 
@@ -21,6 +22,10 @@ fn serve_with(environment: &[(&str, &str)]) -> Result<Serve, String> {
     let cli = parse_with(&["serve"], environment)?;
     let Commands::Serve(serve) = cli.command else { panic!("serve") };
     Ok(serve)
+}
+
+fn tcp(address: &str) -> ListenAddress {
+    ListenAddress::Tcp(address.to_owned())
 }
 
 fn with_file(name: &str, text: &str, args: &[&str]) -> Result<Cli, String> {
@@ -38,7 +43,7 @@ fn flags_take_precedence_over_the_file() {
     let cli = with_file("behind", text, &["serve", "--listen", "127.0.0.1:2"]).expect("valid");
     assert!(matches!(cli.log_format, LogFormat::Json));
     let Commands::Serve(serve) = cli.command else { panic!("serve") };
-    assert_eq!(serve.listen, "127.0.0.1:2");
+    assert_eq!(serve.listen, [tcp("127.0.0.1:2")]);
     let settings = serve.gateway.settings().expect("valid");
     assert_eq!(settings.cache.ttl.as_secs(), 7);
     assert_eq!(settings.allowed_regions.len(), 2);
@@ -111,7 +116,7 @@ fn an_empty_variable_is_unset() {
         ];
         let environment: Vec<_> = variables.iter().map(|variable| (*variable, value)).collect();
         let serve = serve_with(&environment).expect("as if unset");
-        assert_eq!(serve.listen, "127.0.0.1:50051");
+        assert_eq!(serve.listen, [tcp("127.0.0.1:50051")]);
         let defaults = format!("{:?}", serve_with(&[]).expect("valid").gateway);
         assert_eq!(format!("{:?}", serve.gateway), defaults);
         assert_eq!(parse_with(&["serve"], &environment).expect("valid").log, logs::DEFAULT_FILTER);
@@ -127,7 +132,7 @@ fn blanks_around_values_and_entries_are_trimmed() {
         ("AMISTORE_ALLOWED_REGIONS", "us-east-1, eu-west-1 ,"),
     ]);
     let serve = serve.expect("valid");
-    assert_eq!(serve.listen, "127.0.0.1:1");
+    assert_eq!(serve.listen, [tcp("127.0.0.1:1")]);
     let settings = serve.gateway.settings().expect("valid");
     assert_eq!(settings.cache.ttl.as_secs(), 7);
     assert_eq!(settings.allowed_regions.len(), 2);
@@ -215,4 +220,26 @@ fn a_bad_flag_is_named_with_the_expected_form() {
         error.contains("--ttl") && error.contains("soon") && error.contains("500ms"),
         "{error}"
     );
+}
+
+#[test]
+fn a_gateway_listens_on_several_addresses() {
+    let expected =
+        [tcp("127.0.0.1:1"), tcp("[::]:2"), ListenAddress::Unix("/run/gateway.sock".into())];
+    let text = "127.0.0.1:1, [::]:2,unix:/run/gateway.sock";
+    let flags = ["serve", "--listen", "127.0.0.1:1", "--listen", "[::]:2, unix:/run/gateway.sock"];
+    let file = "[serve]\nlisten = [\"127.0.0.1:1\", \"[::]:2\", \"unix:/run/gateway.sock\"]\n";
+    for cli in [
+        parse_with(&flags, &[]),
+        parse_with(&["serve"], &[("AMISTORE_LISTEN", text)]),
+        with_file("listen", file, &["serve"]),
+    ] {
+        let Commands::Serve(serve) = cli.expect("valid").command else { panic!("serve") };
+        assert_eq!(serve.listen, expected);
+    }
+    for bad in ["50051", "unix:", "127.0.0.1:1,localhost", "http://localhost:1"] {
+        let error = serve_with(&[("AMISTORE_LISTEN", bad)]).expect_err(bad);
+        let begins = "AMISTORE_LISTEN: invalid value";
+        assert!(error.starts_with(begins) && error.contains("unix:PATH"), "{error}");
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
 };
 
@@ -13,7 +12,7 @@ use super::{
     incidents::Incidents,
     state::Connection,
 };
-use crate::server::settings::ConnectionSettings;
+use crate::server::{settings::ConnectionSettings, socket::PeerAddress};
 
 /// The connections of the process, and the bytes that they hold together.
 #[derive(Clone, Debug)]
@@ -61,7 +60,7 @@ impl Connections {
     }
 
     /// A new connection, which is known until the result is dropped.
-    pub(super) fn open(&self, peer: SocketAddr) -> OpenConnection {
+    pub(super) fn open(&self, peer: PeerAddress) -> OpenConnection {
         let connection = Arc::new(Connection::new(peer, self.0.clone()));
         let mut open = self.0.open();
         let number = open.opened;

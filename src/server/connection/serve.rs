@@ -1,6 +1,6 @@
 //! Serves one connection, from its first byte to its end.
 
-use std::{error::Error, net::SocketAddr, pin::pin, time::Duration};
+use std::{error::Error, pin::pin, time::Duration};
 
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -16,7 +16,10 @@ use super::{
     registry::{Connections, OpenConnection},
     service::ConnectionService,
 };
-use crate::{api::Phase, server::wiring::Services};
+use crate::{
+    api::Phase,
+    server::{connection_limit::ConnectionPermit, socket::PeerAddress, wiring::Services},
+};
 
 /// Maximum number of streams that one connection may have open at once. A client library that keeps
 /// one connection must be able to open thousands of watches on it. `max_watches` bounds the watches
@@ -50,12 +53,17 @@ const HTTP1_BUFFER: usize = 16 << 10;
 pub(in crate::server) fn serve<I>(
     connections: &Connections,
     socket: I,
-    peer: SocketAddr,
+    peer: PeerAddress,
+    permit: ConnectionPermit,
     services: Services,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    tokio::spawn(run(connections.open(peer), socket, services));
+    let connection = run(connections.open(peer), socket, services);
+    tokio::spawn(async move {
+        connection.await;
+        drop(permit);
+    });
 }
 
 async fn run<I>(open: OpenConnection, socket: I, services: Services)

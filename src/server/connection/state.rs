@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -18,7 +17,10 @@ use super::{
     registry::Shared,
     stream::Stream,
 };
-use crate::api::{Phase, Phases};
+use crate::{
+    api::{Phase, Phases},
+    server::socket::PeerAddress,
+};
 
 /// The length of HTTP/2's connection preface (RFC 9113, section 3.4).
 const PREFACE_BYTES: u64 = 24;
@@ -26,7 +28,7 @@ const PREFACE_BYTES: u64 = 24;
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) peer: SocketAddr,
+    pub(super) peer: PeerAddress,
     pub(super) opened: Instant,
     /// The age at which the peer is told to make its next calls elsewhere.
     pub(super) max_age: Duration,
@@ -101,7 +103,7 @@ impl<T: PartialEq> Progress<T> {
 }
 
 impl Connection {
-    pub(super) fn new(peer: SocketAddr, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(peer: PeerAddress, shared: Arc<Shared>) -> Self {
         // Connections that were opened together, as after a restart, do not come again together.
         let max_age = shared.settings.max_age.mul_f64(0.9 + 0.2 * fastrand::f64());
         Self {
