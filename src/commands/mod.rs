@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use tokio::runtime;
 
-use crate::telemetry::logs;
+use crate::{server::HandedOver, telemetry::logs};
 use cli::Commands;
 use config::{ConfigError, UnknownVariable};
 use output::{Failure, fail, fail_with, print_usage};
@@ -36,6 +36,7 @@ use output::{Failure, fail, fail_with, print_usage};
 /// Reads the command line, the environment and the configuration file, and runs one command.
 #[must_use]
 pub fn run() -> ExitCode {
+    let handed_over = HandedOver::take();
     let (cli, unknown) = match cli::parse(std::env::args_os(), std::env::vars_os()) {
         Ok(parsed) => parsed,
         Err(ConfigError::Usage(text)) => return print_usage(&text),
@@ -52,7 +53,7 @@ pub fn run() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let result = runtime.block_on(run_command(cli.command, &unknown));
+    let result = runtime.block_on(run_command(cli.command, &unknown, handed_over));
     // A failure is the last line.
     drop(flush_log);
     match result {
@@ -61,10 +62,14 @@ pub fn run() -> ExitCode {
     }
 }
 
-async fn run_command(command: Commands, unknown: &[UnknownVariable]) -> Result<ExitCode, Failure> {
+async fn run_command(
+    command: Commands,
+    unknown: &[UnknownVariable],
+    handed_over: HandedOver,
+) -> Result<ExitCode, Failure> {
     match command {
         // Boxed, since the other commands need not reserve the memory of a gateway.
-        Commands::Serve(command) => Box::pin(command.run(unknown)).await,
+        Commands::Serve(command) => Box::pin(command.run(unknown, handed_over)).await,
         Commands::Demo(command) => command.run().await,
         Commands::Simulate(command) => command.run().await,
         Commands::List(command) => command.run().await,

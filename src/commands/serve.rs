@@ -16,7 +16,7 @@ use super::{
 use crate::{
     domain::{DefaultRegion, EndSearch, MakeUpstream, Region},
     ec2::{Ec2, StartError},
-    server::{self, ListenAddress, Listeners},
+    server::{self, HandedOver, ListenAddress, Listeners},
 };
 
 /// Runs the gateway until SIGTERM or Ctrl-C, then drains it.
@@ -32,7 +32,8 @@ use crate::{
 #[derive(Debug, Args)]
 pub(super) struct Serve {
     /// Addresses to listen on, separated by commas: HOST:PORT, where port 0 takes a free port, or
-    /// unix:PATH for a Unix socket.
+    /// unix:PATH for a Unix socket. Sockets that a service manager hands over (LISTEN_FDS) are used
+    /// instead.
     #[arg(
         long,
         env = "AMISTORE_LISTEN",
@@ -51,7 +52,11 @@ pub(super) struct Serve {
 }
 
 impl Serve {
-    pub(super) async fn run(self, unknown: &[UnknownVariable]) -> Result<ExitCode, Failure> {
+    pub(super) async fn run(
+        self,
+        unknown: &[UnknownVariable],
+        handed_over: HandedOver,
+    ) -> Result<ExitCode, Failure> {
         let settings = self.gateway.settings().map_err(Failure::message)?;
         let ec2 = Ec2::from_environment(settings.ec2.clone())?;
         let named = match self.gateway.default_region() {
@@ -62,8 +67,8 @@ impl Serve {
             return check::run(&ec2, named, &settings.allowed_regions, unknown).await;
         }
         match named {
-            Some(region) => self.serve_region(ec2, settings, region).await?,
-            None => Box::pin(self.serve_and_search(ec2, settings)).await?,
+            Some(region) => self.serve_region(ec2, settings, region, handed_over).await?,
+            None => Box::pin(self.serve_and_search(ec2, settings, handed_over)).await?,
         }
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
@@ -75,9 +80,10 @@ impl Serve {
         ec2: Ec2,
         mut settings: server::Settings,
         region: Region,
+        handed_over: HandedOver,
     ) -> Result<(), Failure> {
         ec2.load(&region, &settings.allowed_regions).await?;
-        let (listeners, stop) = self.begin(&settings, region.as_str()).await?;
+        let (listeners, stop) = self.begin(&settings, region.as_str(), handed_over).await?;
         settings.default_region = Some(region).into();
         serve_until_stopped(listeners, settings, ec2.make_upstream(), stop).await
     }
@@ -87,10 +93,11 @@ impl Serve {
         &self,
         ec2: Ec2,
         mut settings: server::Settings,
+        handed_over: HandedOver,
     ) -> Result<(), Failure> {
         let (search, searched) = DefaultRegion::searched();
         settings.default_region = searched;
-        let (listeners, stop) = self.begin(&settings, "unknown yet").await?;
+        let (listeners, stop) = self.begin(&settings, "unknown yet", handed_over).await?;
         let allowed = settings.allowed_regions.clone();
         let upstream = ec2.clone().make_upstream();
         let serving = serve_until_stopped(listeners, settings, upstream, stop);
@@ -107,8 +114,12 @@ impl Serve {
         &self,
         settings: &server::Settings,
         default_region: &str,
+        handed_over: HandedOver,
     ) -> Result<(Listeners, ShutdownSignal), Failure> {
-        let listeners = listen_on_all(&self.listen, "--listen").await?;
+        let listeners = match handed_over.listeners().map_err(Failure::message)? {
+            Some(listeners) => listeners,
+            None => listen_on_all(&self.listen, "--listen").await?,
+        };
         let stop = ShutdownSignal::listen()?;
         tracing::info!(
             listen = %addresses_text(&listeners)?,

@@ -1,16 +1,18 @@
 """Where the gateway listens, and more connections than it may have."""
 
+import fcntl
 import os
 import pathlib
 import resource
 import socket
+import subprocess
 import tempfile
 import threading
 import time
 
 import pytest
 
-from conftest import Gateway
+from conftest import GATEWAY, Gateway, clean_environment
 from test_commands import run
 
 LOWERED = "the limit of open files lowers the bound of connections"
@@ -153,3 +155,46 @@ def test_an_address_that_cannot_be_bound_is_an_error_that_names_it(simulator, ga
     for listen in ("localhost", "unix:", "http://127.0.0.1:1"):
         done = run("serve", "--listen", listen, **simulator.environment)
         assert done.returncode == 2 and "unix:PATH" in done.stderr, done
+
+
+def hand_over(sockets, pid="$$"):
+    """The options that start a gateway with these sockets from descriptor 3 on, as systemd does."""
+    # Out of the way of the descriptors that they become.
+    kept = [fcntl.fcntl(one, fcntl.F_DUPFD, 100) for one in sockets]
+    moves = " ".join(f"{3 + index}<&{fd} {fd}<&-" for index, fd in enumerate(kept))
+    script = f'exec env LISTEN_FDS={len(kept)} LISTEN_PID={pid} "$0" "$@" {moves}'
+    return {"command": ("bash", "-c", script, GATEWAY), "pass_fds": kept}
+
+
+def test_sockets_that_a_service_manager_hands_over(simulator, folder):
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(folder / "gateway.sock"))
+        unix.listen()
+        gateway = Gateway(simulator, "127.0.0.1:1", **hand_over([tcp, unix]))
+        expected = [f"127.0.0.1:{tcp.getsockname()[1]}", f"unix:{folder / 'gateway.sock'}"]
+        assert gateway.addresses == expected, "instead of the addresses of --listen"
+        for server in expected:
+            assert run("probe", "--server", server).returncode == 0, server
+        gateway.stop()
+        assert (folder / "gateway.sock").exists(), "it is the service manager's"
+
+
+def test_sockets_for_another_process_are_left_alone(simulator):
+    with socket.create_server(("127.0.0.1", 0)) as tcp:
+        gateway = Gateway(simulator, **hand_over([tcp], pid="1"))
+        assert gateway.address != f"127.0.0.1:{tcp.getsockname()[1]}"
+        assert run("probe", "--server", gateway.address).returncode == 0
+        gateway.stop()
+
+
+def test_a_descriptor_that_does_not_listen_is_an_error(simulator):
+    one, other = socket.socketpair()
+    unbound, datagrams = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
+    with one, other, unbound, datagrams, open(os.devnull) as file, socket.create_server(("127.0.0.1", 0)) as tcp:
+        for wrong in (one, unbound, datagrams, file):
+            options = hand_over([tcp, wrong])
+            done = subprocess.run(
+                [*options["command"], "serve"], pass_fds=options["pass_fds"], capture_output=True, text=True,
+                timeout=30, env=clean_environment(**simulator.environment),
+            )
+            assert done.returncode == 2 and "found something else in descriptor 4" in done.stderr, (wrong, done)
