@@ -1,5 +1,6 @@
 //! The command line's commands, one file each, and the files that they share.
 
+mod admin_address;
 mod bars;
 mod check;
 mod cli;

@@ -6,6 +6,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    admin_address::{self, ADMIN_ADDRESS, AdminAddress},
     check,
     config::UnknownVariable,
     gateway_args::GatewayArgs,
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     domain::{DefaultRegion, EndSearch, MakeUpstream, Region},
     ec2::{Ec2, StartError},
-    server::{self, HandedOver, ListenAddress, Listeners},
+    server::{self, BindError, HandedOver, ListenAddress, Listeners, Ports},
 };
 
 /// Runs the gateway until SIGTERM or Ctrl-C, then drains it.
@@ -42,6 +43,9 @@ pub(super) struct Serve {
         default_value = GATEWAY_ADDRESS
     )]
     pub(super) listen: Vec<ListenAddress>,
+
+    #[arg(long, env = "AMISTORE_ADMIN_LISTEN", value_name = "ADDRESS", help = admin_help())]
+    admin_listen: Option<AdminAddress>,
 
     /// Check the configuration, the credentials and the permission with one dry run, and exit.
     #[arg(long, env = "AMISTORE_CHECK")]
@@ -83,9 +87,9 @@ impl Serve {
         handed_over: HandedOver,
     ) -> Result<(), Failure> {
         ec2.load(&region, &settings.allowed_regions).await?;
-        let (listeners, stop) = self.begin(&settings, region.as_str(), handed_over).await?;
+        let (ports, stop) = self.begin(&settings, region.as_str(), handed_over).await?;
         settings.default_region = Some(region).into();
-        serve_until_stopped(listeners, settings, ec2.make_upstream(), stop).await
+        serve_until_stopped(ports, settings, ec2.make_upstream(), stop).await
     }
 
     /// Serves, and searches for the default region meanwhile.
@@ -97,10 +101,10 @@ impl Serve {
     ) -> Result<(), Failure> {
         let (search, searched) = DefaultRegion::searched();
         settings.default_region = searched;
-        let (listeners, stop) = self.begin(&settings, "unknown yet", handed_over).await?;
+        let (ports, stop) = self.begin(&settings, "unknown yet", handed_over).await?;
         let allowed = settings.allowed_regions.clone();
         let upstream = ec2.clone().make_upstream();
-        let serving = serve_until_stopped(listeners, settings, upstream, stop);
+        let serving = serve_until_stopped(ports, settings, upstream, stop);
         tokio::pin!(serving);
         tokio::select! {
             served = &mut serving => return served,
@@ -115,25 +119,45 @@ impl Serve {
         settings: &server::Settings,
         default_region: &str,
         handed_over: HandedOver,
-    ) -> Result<(Listeners, ShutdownSignal), Failure> {
-        let listeners = match handed_over.listeners().map_err(Failure::message)? {
+    ) -> Result<(Ports, ShutdownSignal), Failure> {
+        let grpc = match handed_over.listeners().map_err(Failure::message)? {
             Some(listeners) => listeners,
             None => listen_on_all(&self.listen, "--listen").await?,
         };
+        let (admin, unbound) = self.listen_for_admin().await?;
         let stop = ShutdownSignal::listen()?;
+        let admin_listen = match &admin {
+            Some(listeners) => addresses_text(listeners)?,
+            None => AdminAddress::None.to_string(),
+        };
         tracing::info!(
-            listen = %addresses_text(&listeners)?,
+            listen = %addresses_text(&grpc)?,
+            admin_listen,
             default_region,
             other_regions = regions_text(settings),
             "serving amistore.v1.StoreImageTaskService, health and reflection"
         );
-        Ok((listeners, stop))
+        if let Some(BindError { address, error }) = unbound {
+            tracing::warn!(%address, %error, "there is no admin listener; choose its address with --admin-listen");
+        }
+        Ok((Ports { grpc, admin }, stop))
+    }
+
+    /// The admin listener, and the error if it has no address by default.
+    async fn listen_for_admin(&self) -> Result<(Option<Listeners>, Option<BindError>), Failure> {
+        if let Some(address) = &self.admin_listen {
+            return Ok((admin_address::listen(address, "--admin-listen").await?, None));
+        }
+        match admin_address::listen_by_default().await {
+            Ok(listeners) => Ok((Some(listeners), None)),
+            Err(error) => Ok((None, Some(error))),
+        }
     }
 }
 
 /// Serves until the first signal, and drains. A second signal ends the drain at once.
 async fn serve_until_stopped(
-    listeners: Listeners,
+    ports: Ports,
     settings: server::Settings,
     make_upstream: MakeUpstream,
     mut stop: ShutdownSignal,
@@ -146,7 +170,7 @@ async fn serve_until_stopped(
         stop.requested().await;
     };
     tokio::select! {
-        served = server::serve(listeners, settings, make_upstream, stopped) => Ok(served?),
+        served = server::serve(ports, settings, make_upstream, stopped) => Ok(served?),
         () = second_signal => Err(Failure::SecondSignal),
     }
 }
@@ -171,6 +195,13 @@ async fn find_region(
     tracing::info!(default_region, "the search for a region has ended");
     search.end(found);
     Ok(())
+}
+
+fn admin_help() -> String {
+    format!(
+        "Address of the admin listener, which answers /livez and /readyz over HTTP/1.1: HOST:PORT, \
+         unix:PATH, or none; without this flag, {ADMIN_ADDRESS}, or none if that is taken"
+    )
 }
 
 fn regions_text(settings: &server::Settings) -> String {

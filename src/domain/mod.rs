@@ -13,6 +13,7 @@ mod limits;
 #[cfg(test)]
 pub(crate) mod log_capture;
 mod name;
+mod readiness;
 mod task;
 mod time;
 mod upstream;
@@ -27,6 +28,7 @@ pub use filter::{ListingFilter, TaskFilter, TaskStateKind};
 pub use image::ImageId;
 pub use limits::{MAX_FILTER_VALUES, MAX_IMAGES_PER_CALL, MAX_TASKS_PER_CALL, TASK_LISTED_FOR};
 pub use name::{AccountName, BucketName, NameError, Region, Scope};
+pub use readiness::Readiness;
 pub use task::{StoreImageTask, TaskKey, TaskState};
 #[cfg(test)]
 pub(crate) use time::wall_offset;

@@ -1,5 +1,6 @@
-//! The health of the server as a whole and of the service, in gRPC's health protocol.
+//! The readiness of the gateway, in gRPC's health protocol and for the admin listener.
 
+use tokio::sync::watch;
 use tonic::server::NamedService;
 use tonic_health::{
     ServingStatus,
@@ -8,43 +9,50 @@ use tonic_health::{
 };
 
 use crate::{
-    grpc::Service, proto::server::store_image_task_service_server::StoreImageTaskServiceServer,
+    domain::Readiness, grpc::Service,
+    proto::server::store_image_task_service_server::StoreImageTaskServiceServer,
 };
 
 /// The names whose health is reported. The empty name is the server as a whole.
 const NAMES: [&str; 2] = ["", <StoreImageTaskServiceServer<Service> as NamedService>::NAME];
 
-/// Sets the health that clients read.
+/// Sets the readiness of the gateway. gRPC health and the admin listener follow it alone, so that they say
+/// the same.
 #[derive(Clone, Debug)]
-pub(super) struct HealthStatus(HealthReporter);
+pub(super) struct HealthStatus {
+    readiness: watch::Sender<Readiness>,
+    reporter: HealthReporter,
+}
 
 impl HealthStatus {
-    /// A status that is `NOT_SERVING`, and the service from which clients read it.
-    pub(super) async fn not_serving() -> (Self, HealthServer<impl Health>) {
+    /// The status of a gateway, and the service from which clients read it.
+    pub(super) async fn new(readiness: Readiness) -> (Self, HealthServer<impl Health>) {
         let (reporter, service) = tonic_health::server::health_reporter();
-        let status = Self(reporter);
-        status.set_not_serving().await;
+        let status = Self { readiness: watch::Sender::new(readiness), reporter };
+        status.set(readiness).await;
         (status, service)
     }
 
-    pub(super) async fn set_serving(&self) {
-        self.set(ServingStatus::Serving).await;
+    /// The readiness, for those who do not speak gRPC.
+    pub(super) fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.subscribe()
     }
 
-    pub(super) async fn set_not_serving(&self) {
-        self.set(ServingStatus::NotServing).await;
+    pub(super) async fn set(&self, readiness: Readiness) {
+        self.readiness.send_replace(readiness);
+        let status = match readiness {
+            Readiness::Serving => ServingStatus::Serving,
+            Readiness::Starting | Readiness::Draining => ServingStatus::NotServing,
+        };
+        for name in NAMES {
+            self.reporter.set_service_status(name, status).await;
+        }
     }
 
     /// Ends the streams of health watchers: tonic-health ends them only when their name is removed.
     pub(super) async fn end_streams(&mut self) {
         for name in NAMES {
-            self.0.clear_service_status(name).await;
-        }
-    }
-
-    async fn set(&self, status: ServingStatus) {
-        for name in NAMES {
-            self.0.set_service_status(name, status).await;
+            self.reporter.clear_service_status(name).await;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The process of the gateway: wires the modules together, listens, and drains.
 
 mod accept;
+mod admin;
 mod bind;
 mod connection;
 mod connection_limit;
@@ -10,6 +11,7 @@ mod health;
 mod listen_address;
 mod listener;
 mod once_a_minute;
+mod ports;
 mod serve;
 mod settings;
 mod socket;
@@ -20,6 +22,7 @@ pub use bind::bind_tcp;
 pub use connection_limit::{ConnectionLimit, ConnectionPermit};
 pub use handed_over::{HandedOver, NoListener};
 pub use listen_address::{ListenAddress, NoListenAddress};
+pub use ports::Ports;
 pub use serve::{ServeError, serve};
 pub use settings::{ConnectionSettings, DrainSettings, Settings};
 pub use socket::{PeerAddress, Socket};

@@ -1,6 +1,7 @@
 //! Tests of the gateway over its port, a module per capability. One crate, because each crate of
 //! tests links the SDK again.
 
+mod admin;
 mod cache;
 mod connections;
 mod errors;

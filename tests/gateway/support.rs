@@ -21,7 +21,7 @@ use amistore_gateway::{
         WatchStoreImageTaskRequest, WatchStoreImageTaskResponse,
         store_image_task_service_client::StoreImageTaskServiceClient,
     },
-    server,
+    server::{self, Listeners, Ports},
     simulator::{self, Simulator, Story, TaskPlan},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -46,6 +46,8 @@ pub(crate) struct Rig {
     /// The URL of the simulator.
     pub(crate) endpoint: String,
     pub(crate) address: SocketAddr,
+    /// The address of the admin listener.
+    pub(crate) admin: SocketAddr,
     pub(crate) stop: CancellationToken,
     pub(crate) served: Served,
     /// None for another gateway of the same simulator.
@@ -106,11 +108,12 @@ impl Setup {
             Some(upstream) => upstream,
             None => Ec2::at_endpoint(&endpoint, self.gateway.ec2.clone()).make_upstream(),
         };
-        let (address, stop, served) = serve(self.gateway, make_upstream).await;
+        let (address, admin, stop, served) = serve(self.gateway, make_upstream).await;
         Rig {
             simulator,
             endpoint,
             address,
+            admin,
             stop,
             served,
             _stop_simulator: Some(stop_simulator.drop_guard()),
@@ -121,17 +124,24 @@ impl Setup {
 
 type Served = Option<JoinHandle<Result<(), server::ServeError>>>;
 
-/// Serves a gateway on a free port.
+/// Serves a gateway and its admin listener on free ports.
 async fn serve(
     settings: server::Settings,
     make_upstream: MakeUpstream,
-) -> (SocketAddr, CancellationToken, Served) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound");
+) -> (SocketAddr, SocketAddr, CancellationToken, Served) {
+    let (grpc, address) = listen().await;
+    let (admin, admin_address) = listen().await;
+    let ports = Ports { grpc, admin: Some(admin) };
     let stop = CancellationToken::new();
     let stopped = stop.clone().cancelled_owned();
-    let served = tokio::spawn(server::serve(listener, settings, make_upstream, stopped));
-    (address, stop, Some(served))
+    let served = tokio::spawn(server::serve(ports, settings, make_upstream, stopped));
+    (address, admin_address, stop, Some(served))
+}
+
+async fn listen() -> (Listeners, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    (listener.into(), address)
 }
 
 impl Rig {
@@ -146,11 +156,12 @@ impl Rig {
     pub(crate) async fn another_gateway(&self) -> Self {
         let settings = Setup::default().gateway;
         let make_upstream = Ec2::at_endpoint(&self.endpoint, settings.ec2.clone()).make_upstream();
-        let (address, stop, served) = serve(settings, make_upstream).await;
+        let (address, admin, stop, served) = serve(settings, make_upstream).await;
         Self {
             simulator: self.simulator.clone(),
             endpoint: self.endpoint.clone(),
             address,
+            admin,
             stop,
             served,
             _stop_simulator: None,

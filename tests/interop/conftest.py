@@ -21,9 +21,13 @@ def pytest_configure(config):
 
 
 def clean_environment(**more):
-    """The environment without the settings of AWS clients and of the gateway, plus `more`."""
+    """The environment without the settings of AWS clients and of the gateway, plus `more`.
+
+    Gateways of tests that run at the same time have no admin listener, since its default port is one.
+    """
     neutral = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "AMISTORE_"))}
-    return neutral | {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull} | more
+    aws = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+    return neutral | aws | {"AMISTORE_ADMIN_LISTEN": "none"} | more
 
 
 class Simulator:
@@ -60,7 +64,8 @@ class Gateway:
             stderr=subprocess.PIPE, text=True, env=environment, **options,
         )
         for line in self.process.stderr:
-            if found := re.search(r"listen=(\S+)", line):
+            if found := re.search(r" listen=(\S+)", line):
+                self.start_line = line
                 self.addresses = found[1].split(",")
                 self.address = self.addresses[0]
                 break

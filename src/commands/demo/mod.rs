@@ -8,10 +8,11 @@ mod simulation;
 use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
 use clap::{Args, value_parser};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    admin_address::{self, AdminAddress},
     listen::{GATEWAY_ADDRESS, SIMULATOR_ADDRESS, listen, reachable},
     output::{Failure, print_line},
     progress::Progress,
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     domain::Region,
     ec2::Ec2,
-    server::{self, ServeError},
+    server::{self, Ports, ServeError},
     simulator,
 };
 use clients::Clients;
@@ -42,6 +43,16 @@ pub(super) struct Demo {
         default_value = GATEWAY_ADDRESS
     )]
     listen: String,
+
+    /// Address of the admin listener, which answers /livez and /readyz over HTTP/1.1: HOST:PORT,
+    /// unix:PATH, or none.
+    #[arg(
+        long,
+        env = "AMISTORE_DEMO_ADMIN_LISTEN",
+        value_name = "ADDRESS",
+        default_value_t = AdminAddress::None
+    )]
+    admin_listen: AdminAddress,
 
     /// Address on which the simulator listens; port 0 takes a free port.
     #[arg(
@@ -76,6 +87,7 @@ impl Demo {
 
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
         let gateway = listen(&self.listen, "--listen").await?;
+        let admin = admin_address::listen(&self.admin_listen, "--admin-listen").await?;
         let ec2 = listen(&self.simulator_listen, "--simulator-listen").await?;
         let mut signal = ShutdownSignal::listen()?;
         let (address, ec2_address) =
@@ -87,7 +99,8 @@ impl Demo {
         // progress.
         tokio::spawn(simulator::serve(simulation.ec2.clone(), ec2, std::future::pending()));
         let stop = CancellationToken::new();
-        let serving = start_gateway(gateway, ec2_address, &simulation.regions, stop.clone());
+        let ports = Ports { grpc: gateway.into(), admin };
+        let serving = start_gateway(ports, ec2_address, &simulation.regions, stop.clone());
         let clients = Clients::new(address, simulation.clone())?;
         tokio::select! {
             () = simulation.go_on() => {}
@@ -115,7 +128,7 @@ impl Demo {
 }
 
 fn start_gateway(
-    listener: TcpListener,
+    ports: Ports,
     ec2: SocketAddr,
     regions: &[Region],
     stop: CancellationToken,
@@ -128,6 +141,6 @@ fn start_gateway(
     let ec2 = Ec2::at_endpoint(&format!("http://{ec2}"), settings.ec2.clone());
     let make_upstream = ec2.make_upstream();
     tokio::spawn(
-        async move { server::serve(listener, settings, make_upstream, stop.cancelled()).await },
+        async move { server::serve(ports, settings, make_upstream, stop.cancelled()).await },
     )
 }

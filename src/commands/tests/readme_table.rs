@@ -39,7 +39,7 @@ fn row(arg: &Arg) -> String {
     let section = if arg.is_global_set() { ", outside of sections" } else { "" };
     let variable = arg.get_env().expect("a variable").to_str().expect("UTF-8");
     let default = match arg.get_default_values() {
-        [] => "none".to_owned(),
+        [] => "unset".to_owned(),
         [default] => format!("`{}`", default.to_str().expect("UTF-8")),
         several => panic!("{flag} has several defaults: {several:?}"),
     };
