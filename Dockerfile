@@ -27,10 +27,12 @@ USER 65532:65532
 # All addresses of IPv6 and IPv4: the loopback of a container cannot be reached from outside.
 ENV AMISTORE_LISTEN=[::]:50051 \
     AMISTORE_DEMO_LISTEN=[::]:50051 \
+    AMISTORE_DEMO_ADMIN_LISTEN=127.0.0.1:9464 \
     AMISTORE_DEMO_SIMULATOR_LISTEN=[::]:50052 \
     AMISTORE_SIMULATE_LISTEN=[::]:50052
 EXPOSE 50051 50052
-# Asks the port of AMISTORE_LISTEN.
+# Asks the admin listener, which is on the loopback unless AMISTORE_ADMIN_LISTEN says otherwise; without
+# one, the port of AMISTORE_LISTEN.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["amistore-gateway", "probe"]
 ENTRYPOINT ["amistore-gateway"]
 CMD ["serve"]

@@ -77,7 +77,7 @@ pub(super) fn rpc_error(status: &Status) -> String {
 }
 
 /// Text of an error and its causes.
-fn causes(error: &dyn Error) -> String {
+pub(super) fn causes(error: &dyn Error) -> String {
     match error.source() {
         Some(source) => joined(error.to_string(), source),
         None => error.to_string(),

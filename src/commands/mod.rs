@@ -15,6 +15,7 @@ mod output;
 mod printable;
 mod probe;
 mod progress;
+mod readyz;
 mod serve;
 mod server_address;
 mod signals;

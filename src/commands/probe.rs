@@ -1,34 +1,43 @@
-//! `probe`: the health of a gateway.
+//! `probe`: the readiness of a gateway.
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use tokio::time::timeout;
+use tonic::transport::Channel;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
 use super::{
+    admin_address::{self, ADMIN_ADDRESS, AdminAddress},
     client::rpc_error_at,
     listen::GATEWAY_ADDRESS,
     output::{Failure, print_error_line, print_line},
+    readyz,
     server_address::ServerAddress,
     values::{duration_text, positive_duration},
 };
 use crate::server::ListenAddress;
 
-/// Checks the health of a gateway, for a Dockerfile's HEALTHCHECK and for Kubernetes.
+/// Checks whether a gateway is ready, for a Dockerfile's HEALTHCHECK and for Kubernetes.
 ///
-/// Exit codes: 0 if the gateway answers SERVING, 1 if it does not, 2 on a usage error.
+/// Asks the admin listener for /readyz. With --server or --service, or if there is no admin listener,
+/// asks gRPC's health service.
+///
+/// Exit codes: 0 if the gateway is ready, 1 if it is not or does not answer, 2 on a usage error.
 #[derive(Debug, Args)]
 pub(super) struct Probe {
-    /// Address of the gateway: HOST:PORT, unix:PATH, or a URL with http or https; without this flag, the address
-    /// of --listen.
+    /// Address of the gateway, whose health service is asked: HOST:PORT, unix:PATH, or a URL with http
+    /// or https.
     #[arg(long, env = "AMISTORE_SERVER", value_name = "ADDRESS")]
     server: Option<ServerAddress>,
 
-    /// Addresses on which the gateway listens, as `serve` has them. The first one is asked, and all
-    /// addresses by the loopback.
+    #[arg(long, env = "AMISTORE_ADMIN_LISTEN", value_name = "ADDRESS", help = admin_help())]
+    admin_listen: Option<AdminAddress>,
+
+    /// Addresses on which the gateway listens, as `serve` has them. Without an admin listener, the
+    /// first one is asked, and all addresses by the loopback.
     #[arg(
         long,
         env = "AMISTORE_LISTEN",
@@ -53,37 +62,76 @@ pub(super) struct Probe {
     timeout: Duration,
 }
 
+fn admin_help() -> String {
+    format!(
+        "Address of the admin listener, as `serve` has it, or none; without this flag, \
+         {ADMIN_ADDRESS}. All addresses are asked by the loopback"
+    )
+}
+
+/// What a probe asks.
+enum Target {
+    Admin(ListenAddress),
+    Health(ServerAddress),
+}
+
 impl Probe {
-    /// The address of the gateway.
-    fn address(&self) -> Result<ServerAddress, Failure> {
+    pub(super) async fn run(self) -> Result<ExitCode, Failure> {
+        let answer = match self.target()? {
+            Target::Admin(address) => {
+                let ask = timeout(self.timeout, readyz::ask(&address));
+                ask.await.map_err(|_| address.to_string())
+            }
+            Target::Health(server) => {
+                let client = HealthClient::new(server.channel().map_err(Failure::message)?);
+                let ask = timeout(self.timeout, ask_health(client, &server, self.service));
+                ask.await.map_err(|_| server.to_string())
+            }
+        };
+        let problem = match answer {
+            Ok(Ok(text)) => {
+                print_line(text);
+                return Ok(ExitCode::SUCCESS);
+            }
+            Ok(Err(problem)) => problem,
+            Err(asked) => format!("{asked}: no answer within {}", duration_text(self.timeout)),
+        };
+        print_error_line(problem);
+        Ok(ExitCode::FAILURE)
+    }
+
+    fn target(&self) -> Result<Target, Failure> {
         if let Some(server) = &self.server {
-            return Ok(server.clone());
+            return Ok(Target::Health(server.clone()));
+        }
+        if self.service.is_empty() {
+            match &self.admin_listen {
+                Some(AdminAddress::At(address)) => return Ok(Target::Admin(address.clone())),
+                Some(AdminAddress::None) => {}
+                None => return Ok(Target::Admin(admin_address::default_address())),
+            }
         }
         let Some(listen) = self.listen.first() else {
             return Err(Failure::message("--listen: expected at least one address"));
         };
         match ServerAddress::of_listener(listen) {
-            Ok(server) => Ok(server),
+            Ok(server) => Ok(Target::Health(server)),
             Err(error) => Err(Failure::message(format_args!("--listen {listen}: {error}"))),
         }
     }
+}
 
-    pub(super) async fn run(self) -> Result<ExitCode, Failure> {
-        let server = self.address()?;
-        let mut client = HealthClient::new(server.channel().map_err(Failure::message)?);
-        let request = HealthCheckRequest { service: self.service };
-        let problem = match timeout(self.timeout, client.check(request)).await {
-            Ok(Ok(response)) => match response.get_ref().status() {
-                ServingStatus::Serving => {
-                    print_line("SERVING");
-                    return Ok(ExitCode::SUCCESS);
-                }
-                status => status.as_str_name().to_owned(),
-            },
-            Ok(Err(status)) => rpc_error_at(&server, &status),
-            Err(_) => format!("{server}: no answer within {}", duration_text(self.timeout)),
-        };
-        print_error_line(problem);
-        Ok(ExitCode::FAILURE)
+/// The answer of gRPC's health service. An error unless it is SERVING.
+async fn ask_health(
+    mut client: HealthClient<Channel>,
+    server: &ServerAddress,
+    service: String,
+) -> Result<String, String> {
+    match client.check(HealthCheckRequest { service }).await {
+        Ok(response) => match response.get_ref().status() {
+            status @ ServingStatus::Serving => Ok(status.as_str_name().to_owned()),
+            status => Err(status.as_str_name().to_owned()),
+        },
+        Err(status) => Err(rpc_error_at(server, &status)),
     }
 }

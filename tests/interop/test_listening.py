@@ -49,8 +49,8 @@ def stop(gateway):
     assert gateway.process.wait(timeout=40) == 0
 
 
-def connect(gateway, count):
-    host, port = gateway.address.rsplit(":", 1)
+def connect(address, count):
+    host, port = address.rsplit(":", 1)
     return [socket.create_connection((host, int(port)), timeout=10) for _ in range(count)]
 
 
@@ -76,7 +76,7 @@ def test_with_few_open_files_connections_wait_until_others_end(simulator):
     gateway = Gateway(simulator, preexec_fn=few)
     log = Log(gateway)
     assert "max_connections=32 asked=10000 open_files=64" in log.wait_for(LOWERED)
-    silent = connect(gateway, 90)
+    silent = connect(gateway.address, 90)
     assert "limit=32" in log.wait_for(BOUND)
     assert cpu_share(gateway) < 0.05
     assert run("probe", "--server", gateway.address, "--timeout", "500ms").returncode == 1, "no place is free"
@@ -94,7 +94,7 @@ def test_without_free_descriptors_accepting_pauses_and_goes_on_once_others_leave
     open_now = len(os.listdir(f"/proc/{gateway.process.pid}/fd"))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, (open_now + 20, hard))
-    silent = connect(gateway, 90)
+    silent = connect(gateway.address, 90)
     assert "error=Too many open files (os error 24)" in log.wait_for(NO_ACCEPT)
     assert cpu_share(gateway) < 0.05
     for one in silent:
