@@ -27,7 +27,7 @@ first are listed in full and the others counted (\"and 17 more\").
 
 Each code has one meaning for a retry. A status to retry on carries `google.rpc.RetryInfo` and the trailer \
 `grpc-retry-pushback-ms` with the same delay; no other status does. The delay is drawn for each answer, between the \
-bounds of the table below, or between the delay that EC2 asks for and twice that; it is at most 60 s.
+bounds of the table below, or between the delay that EC2 asks for and twice that; it is at least 1 s and at most 60 s.
 
 | gRPC | meaning | retry |
 |---|---|---|

@@ -3,20 +3,17 @@
 
 use std::time::Duration;
 
-/// 60 s: the longest delay that is drawn. Clients wait as long as they are told, so no answer of EC2's can
-/// send them away for hours.
-const MAX_DRAWN: Duration = Duration::from_secs(60);
+/// 60 s: the longest delay. Clients wait as long as they are told, so no answer of EC2's can send them away
+/// for hours.
+const MAX_DELAY: Duration = Duration::from_secs(60);
 
-/// 45 s: the longest delay that is drawn from. Up to the longest one it leaves a width for the draw.
-const MAX_DELAY: Duration = Duration::from_secs(45);
-
-/// 1 s: the shortest delay that is drawn from. EC2 may name none at all, and a draw needs a width.
+/// 1 s: the shortest delay. EC2 may name none at all, and a draw needs a width.
 const MIN_DELAY: Duration = Duration::from_secs(1);
 
 /// The shortest and the longest delay that [`draw`] returns.
 pub(super) fn bounds(delay: Duration) -> (Duration, Duration) {
     let shortest = delay.clamp(MIN_DELAY, MAX_DELAY);
-    (shortest, (shortest * 2).min(MAX_DRAWN))
+    (shortest, (shortest * 2).min(MAX_DELAY))
 }
 
 /// A delay between `delay` and twice of it, at most a minute, in whole milliseconds, as a pushback is.
@@ -25,7 +22,7 @@ pub(super) fn draw(delay: Duration) -> Duration {
     Duration::from_millis(fastrand::u64(millis(shortest)..=millis(longest)))
 }
 
-/// At most [`MAX_DRAWN`], which fits.
+/// At most [`MAX_DELAY`], which fits.
 fn millis(delay: Duration) -> u64 {
     u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)
 }
@@ -41,8 +38,10 @@ mod tests {
             (Duration::from_secs(1), 1_000, 2_000),
             (Duration::from_secs(30), 30_000, 60_000),
             (Duration::from_secs(40), 40_000, 60_000),
-            (Duration::from_secs(3_600), 45_000, 60_000),
-            (Duration::MAX, 45_000, 60_000),
+            (Duration::from_secs(59), 59_000, 60_000),
+            (Duration::from_secs(60), 60_000, 60_000),
+            (Duration::from_secs(3_600), 60_000, 60_000),
+            (Duration::MAX, 60_000, 60_000),
         ] {
             for _ in 0..1_000 {
                 let drawn = draw(delay).as_millis();
