@@ -6,16 +6,12 @@ use tokio::time::Instant;
 
 use crate::{
     cache::CacheError,
-    domain::{AttemptState, wall_clock},
+    domain::{AttemptFailure, AttemptState, ErrorKind, wall_clock},
 };
 
 /// 3 s: the time after a refresh was due from which on trouble is shown. An attempt takes well under a
 /// second.
 pub(super) const SHOWN_AFTER: Duration = Duration::from_secs(3);
-
-/// 30 s: how long before the refresh was due an attempt of the scope may have failed that was the last
-/// one. It is the longest interval of the refreshes.
-const STILL_FAILS: Duration = Duration::from_secs(30);
 
 /// The reason for which there are no news.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +88,7 @@ impl Overdue {
 
     fn trouble(&self, attempts: &AttemptState, now: Instant) -> Option<Trouble> {
         if let Some(failure) = &attempts.failure
-            && failure.at + STILL_FAILS >= self.since
+            && (failure.at >= self.since || holds_up_attempts(failure, attempts))
         {
             return Some(Trouble::Failed(CacheError::Upstream(failure.error.clone())));
         }
@@ -115,4 +111,10 @@ impl Overdue {
         }
         next
     }
+}
+
+/// Whether EC2 has throttled, and no attempt has started since: the call rate is halved then, so that the
+/// refresh waits for longer than it would at the full rate.
+fn holds_up_attempts(failure: &AttemptFailure, attempts: &AttemptState) -> bool {
+    failure.error.kind == ErrorKind::Throttled && attempts.unanswered_since.is_none()
 }

@@ -4,14 +4,16 @@ use std::time::{Duration, SystemTime};
 
 use amistore_gateway::{
     proto::{
-        WatchStoreImageTaskRequest, WatchStoreImageTaskResponse,
+        ListStoreImageTasksRequest, WatchStoreImageTaskRequest, WatchStoreImageTaskResponse,
         watch_store_image_task_response::Kind,
     },
     simulator::{Fault, Wire},
+    watch::Bounds,
 };
+use tokio::time::{Instant, timeout};
 use tonic::{Code, Streaming};
 
-use crate::support::{Rig, Setup, Task, image, reason, watch_of};
+use crate::support::{Rig, Setup, Task, all, at_most, image, reason, watch_of};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -103,6 +105,99 @@ async fn waiting_for_the_gateways_own_budget_is_not_trouble() {
     for _ in 0..20 {
         assert_eq!(next(&rig, &mut stream).await.degraded, None);
     }
+}
+
+/// The messages 3 to 5 s after a refresh was due that waits for the gateway's own budget. Another caller
+/// has spent the budget by a call that failed 5 s before the refresh was due.
+async fn after_a_failure_of_another_caller(fault: Fault) -> Vec<WatchStoreImageTaskResponse> {
+    let mut setup = Setup::default();
+    setup.gateway.ec2.rate.burst = 1;
+    setup.gateway.ec2.rate.per_second = 0.1;
+    setup.gateway.ec2.retry.max_attempts = 1;
+    setup.gateway.watch.interval = Bounds { min: 30 * SECOND, max: 30 * SECOND };
+    let rig = setup.start().await;
+    rig.add([Task::running(&image(1), HOUR)]);
+    let begun = Instant::now();
+    let request = WatchStoreImageTaskRequest {
+        heartbeat_interval: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+        ..watch_of(&image(1))
+    };
+    let mut stream = rig.until(rig.client().watch(request)).await.expect("open");
+    rig.run_for((25 * SECOND).saturating_sub(begun.elapsed())).await;
+    rig.simulator.set_fault(Some(fault));
+    rig.until(rig.client().list(at_most(0, all()))).await.expect_err("refused");
+    rig.simulator.set_fault(None);
+    let mut messages = Vec::new();
+    while begun.elapsed() < 35 * SECOND {
+        let message = next(&rig, &mut stream).await;
+        let millis = begun.elapsed().as_millis();
+        if (33_250..34_750).contains(&millis) {
+            messages.push(message);
+        }
+    }
+    assert!(!messages.is_empty());
+    messages
+}
+
+#[tokio::test]
+async fn a_failure_before_the_refresh_was_due_is_not_trouble() {
+    for message in after_a_failure_of_another_caller(Fault::error(500, "InternalError")).await {
+        assert_eq!(message.degraded, None);
+    }
+}
+
+/// The call rate is halved by then, so that the refresh waits for longer.
+#[tokio::test]
+async fn a_throttled_call_before_the_refresh_was_due_is_trouble() {
+    let throttled = Fault::error(503, "RequestLimitExceeded");
+    for message in after_a_failure_of_another_caller(throttled).await {
+        assert_eq!(message.degraded.expect("trouble").reason, "RequestLimitExceeded");
+    }
+}
+
+/// There is one place for refreshes. Two fall due while the budget is spent: one waits for the budget, which
+/// is not trouble, and the other finds no room.
+#[tokio::test]
+async fn a_refresh_that_finds_no_room_is_trouble() {
+    let mut setup = Setup::default();
+    setup.gateway.cache.max_refreshes = 1;
+    setup.gateway.ec2.rate.burst = 1;
+    setup.gateway.ec2.rate.per_second = 0.1;
+    setup.gateway.watch.interval = Bounds { min: 30 * SECOND, max: 30 * SECOND };
+    let rig = setup.start().await;
+    rig.add([Task::running(&image(1), HOUR), Task::running(&image(2), HOUR)]);
+    let begun = Instant::now();
+    let mut streams = Vec::new();
+    for number in 1..=2 {
+        let request = WatchStoreImageTaskRequest {
+            heartbeat_interval: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
+            ..watch_of(&image(number))
+        };
+        let mut stream = rig.until(rig.client().watch(request)).await.expect("open");
+        assert_eq!(next(&rig, &mut stream).await.degraded, None);
+        streams.push(stream);
+    }
+    rig.run_for((29 * SECOND).saturating_sub(begun.elapsed())).await;
+    let dry_run = ListStoreImageTasksRequest { dry_run: true, ..all() };
+    rig.until(rig.client().list(dry_run)).await.expect("permitted");
+    rig.run_for((38 * SECOND).saturating_sub(begun.elapsed())).await;
+    let mut degraded = Vec::new();
+    for stream in &mut streams {
+        while let Ok(message) = rig.until(timeout(SECOND / 2, stream.message())).await {
+            degraded.push(message.expect("no error").expect("a message").degraded);
+        }
+    }
+    assert_eq!(degraded.len(), 1, "one message of one stream: {degraded:?}");
+    let found = degraded[0].as_ref().expect("trouble");
+    assert_eq!((found.code, &*found.reason, &*found.domain), (14, "TOO_MANY_WAITING", "amistore"));
+    // The budget has a call again, whose answer tells of both tasks.
+    rig.run_for(5 * SECOND).await;
+    for stream in &mut streams {
+        while let Ok(message) = rig.until(timeout(SECOND / 2, stream.message())).await {
+            degraded.push(message.expect("no error").expect("a message").degraded);
+        }
+    }
+    assert!(degraded.len() >= 2 && degraded[1..].iter().all(Option::is_none), "{degraded:?}");
 }
 
 #[tokio::test]
