@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::{
-    assess_candidate::Means,
+    assess_candidate::{Means, Which},
     coverage::{Position, Stretch},
     fetch::Fetch,
     freshness::Freshness,
@@ -86,11 +86,12 @@ impl View<'_> {
             Query::Candidate { image, bucket, started_after, reads_further, looks_up } => {
                 let candidates = TaskFilter {
                     buckets: bucket.iter().cloned().collect(),
-                    started_after: *started_after,
+                    started_after: self.started_after(*started_after),
                     ..TaskFilter::default()
                 };
+                let which = if started_after.is_some() { Which::First } else { Which::Latest };
                 let by = Means { reads_further: *reads_further, looks_up: *looks_up };
-                self.candidate(*image, &candidates, by)
+                self.candidate(*image, &candidates, which, by)
             }
             Query::Task(key) => self.task(key),
         }

@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use super::{
-    assess_images::OfImage,
-    coverage::Position,
+    assess_images::{OfImage, end_of},
     fetch::Fetch,
     freshness::Freshness,
     reading::{Assessment, Gap},
@@ -13,6 +12,15 @@ use super::{
     view::View,
 };
 use crate::domain::{ImageId, ListingFilter, StoreImageTask, TaskFilter};
+
+/// Which candidate is wanted.
+#[derive(Clone, Copy)]
+pub(super) enum Which {
+    /// The first one that started after a time.
+    First,
+    /// The latest one.
+    Latest,
+}
 
 /// The calls that may be made, or must have been made, for a candidate.
 #[derive(Clone, Copy)]
@@ -29,11 +37,12 @@ impl<'a> View<'a> {
         self,
         image: ImageId,
         candidates: &TaskFilter,
+        which: Which,
         by: Means,
     ) -> Assessment {
-        let mut assessment = match candidates.started_after {
-            Some(started_after) => self.first(image, candidates, Position::at(started_after)),
-            None => self.images(&[image], candidates, &TaskFilter::default()),
+        let mut assessment = match which {
+            Which::First => self.first(image, candidates),
+            Which::Latest => self.images(&[image], candidates, &TaskFilter::default()),
         };
         if let Assessment::Fresh(reading) = &mut assessment {
             if by.looks_up && reading.tasks.is_empty() && self.look_up(image).is_none() {
@@ -46,10 +55,10 @@ impl<'a> View<'a> {
         assessment
     }
 
-    /// The first candidate. It is certain if the listing is known from the top down to `end`, below which
-    /// there are none. Otherwise it is the first of those that the look-up, what is in progress and the
-    /// listing show.
-    fn first(self, image: ImageId, candidates: &TaskFilter, end: Position) -> Assessment {
+    /// The first candidate. It is certain if the listing is known from the top down to where there are none.
+    /// Otherwise it is the first of those that the look-up, what is in progress and the listing show.
+    fn first(self, image: ImageId, candidates: &TaskFilter) -> Assessment {
+        let end = end_of(candidates);
         let first = self.snapshot.first_candidate(image, candidates);
         let mut all = self.all(None);
         if all.reaches(end) {

@@ -268,6 +268,6 @@ fn goal(lookup: Option<&Lookup>, filter: &TaskFilter) -> Position {
 }
 
 /// Where no candidates are left.
-fn end_of(filter: &TaskFilter) -> Position {
+pub(super) fn end_of(filter: &TaskFilter) -> Position {
     filter.started_after.map_or(Position::End, Position::at)
 }

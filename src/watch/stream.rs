@@ -196,6 +196,10 @@ impl Watch {
         match &target {
             Target::Task(key) => {
                 let Some(task) = snapshot.task(key) else { return Search::Pending };
+                if snapshot.is_too_old(key, now) {
+                    // The topic ends with that.
+                    return Search::Pending;
+                }
                 if task.state.is_terminal() || self.may_tell(snapshot, published, now) {
                     return found(snapshot, task);
                 }
@@ -229,13 +233,19 @@ impl Watch {
         if let Some(reading) = snapshot.read(&query, Some(self.asked))
             && !reading.reads_further()
         {
-            return match (reading.tasks.first(), reading.missing.into_iter().next()) {
-                (Some(task), _) => found(snapshot, task),
-                (None, Some(missing)) => self.missing(candidate, missing, snapshot, published, now),
-                (None, None) => Search::Pending,
-            };
+            if let Some(task) = reading.tasks.first()
+                && !snapshot.is_too_old(&task.key, now)
+            {
+                return found(snapshot, task);
+            }
+            let missing = reading.missing.into_iter().next();
+            let missing = missing.unwrap_or_else(|| no_candidate(candidate, snapshot));
+            return self.missing(candidate, missing, snapshot, published, now);
         }
         let Some(view) = &published.task else { return Search::Pending };
+        if snapshot.is_too_old(&view.task.key, now) {
+            return Search::Pending;
+        }
         let is_told = if view.is_terminal() {
             is_surely_first(candidate, snapshot, &view.task)
         } else {
@@ -370,6 +380,9 @@ fn told_from_the_cache(cache: &ScopeCache, target: &Target, asked: Instant) -> O
     let query = target.query(Means { reads_further: true, looks_up: false });
     let newest = snapshot.read(&query, None)?;
     let task = newest.tasks.first()?;
+    if snapshot.is_too_old(&task.key, asked) {
+        return None;
+    }
     let is_told = match target {
         _ if !task.state.is_terminal() => {
             let recent = asked.checked_sub(cache.tolerance()).unwrap_or(asked);
@@ -388,14 +401,22 @@ fn wanted(cache: &ScopeCache, target: &Target, asked: Instant, wait_ends: Instan
     let recent = asked.checked_sub(cache.tolerance()).unwrap_or(asked);
     let query = target.query(Means { reads_further: true, looks_up: false });
     let whole = Wanted { not_before: asked, is_whole: true };
-    let Some(reading) = cache.snapshot().read(&query, Some(recent)) else { return whole };
+    let snapshot = cache.snapshot();
+    let Some(reading) = snapshot.read(&query, Some(recent)) else { return whole };
     let is_as_for_a_list = match reading.tasks.first() {
         _ if reading.reads_further() => false,
+        Some(task) if snapshot.is_too_old(&task.key, asked) => false,
         Some(task) => !task.state.is_terminal(),
         None => wait_ends > asked,
     };
     let by_ttl = asked.checked_sub(cache.ttl()).unwrap_or(asked);
     if is_as_for_a_list { Wanted { not_before: by_ttl, is_whole: false } } else { whole }
+}
+
+/// The only candidate is older than 31 days, so that there is none.
+fn no_candidate(candidate: &Candidate, snapshot: &Snapshot) -> MissingImage {
+    let image_id = candidate.image;
+    MissingImage { image_id, ec2_code: snapshot.refusal_of(&image_id), known_since: None }
 }
 
 /// Whether no other task can be the first candidate: the listing is known from this one down to

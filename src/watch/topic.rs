@@ -162,7 +162,7 @@ impl Topic {
         if satisfied {
             self.wanted = None;
         }
-        let task = self.find(snapshot);
+        let task = self.find(snapshot, now);
         self.was_listed |= task.is_some();
         let ended = if task.is_some() { None } else { self.absence(snapshot, known, now) };
         let degraded = self.degraded(attempts, now);
@@ -180,12 +180,25 @@ impl Topic {
         });
     }
 
-    fn find(&self, snapshot: &Snapshot) -> Option<TaskView> {
+    /// The task in a snapshot. One that is older than 31 days no longer counts, even if EC2 still lists it
+    /// or the snapshot is from before; but a watch that has followed it hears its end.
+    fn find(&self, snapshot: &Snapshot, now: Instant) -> Option<TaskView> {
         match &self.target {
-            Target::Task(key) => TaskView::of(snapshot, snapshot.task(key)?, None),
+            Target::Task(key) => {
+                let task = snapshot.task(key)?;
+                let has_ended = self.was_listed && task.state.is_terminal();
+                if snapshot.is_too_old(key, now) && !has_ended {
+                    return None;
+                }
+                TaskView::of(snapshot, task, None)
+            }
             Target::Candidate(_) => {
                 let reading = snapshot.read(&self.target.query(Means::default()), None)?;
-                TaskView::of(snapshot, reading.tasks.first()?, reading.freshness.as_of())
+                let task = reading.tasks.first()?;
+                if snapshot.is_too_old(&task.key, now) {
+                    return None;
+                }
+                TaskView::of(snapshot, task, reading.freshness.as_of())
             }
         }
     }

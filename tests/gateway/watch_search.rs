@@ -1,11 +1,16 @@
 //! `WatchStoreImageTask`: which task a stream follows, and how it begins.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use amistore_gateway::{
+    domain::{
+        self, Answer, DescribeResponse, ImageId, MakeUpstream, TaskKey, TaskState, wall_clock,
+    },
     proto::{
         ListStoreImageTasksRequest, StoreImageTask, WatchStoreImageTaskRequest,
         WatchStoreImageTaskResponse, store_image_task::State,
@@ -17,6 +22,7 @@ use prost_types::Timestamp;
 use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
+use tower::{service_fn, util::BoxCloneSyncService};
 
 use crate::support::{
     BUCKET, REGION, Rig, Setup, Task, all, at_most, fields, finished, image, of_images, reason,
@@ -348,6 +354,62 @@ async fn a_task_id_of_a_task_older_than_31_days_is_gone_at_once() {
     assert_eq!(reason(&error).1, "TASK_GONE");
 }
 
+/// An EC2 that always lists the same tasks.
+fn listing(tasks: Vec<domain::StoreImageTask>) -> MakeUpstream {
+    let answer = DescribeResponse::Tasks(Answer { tasks, next: None });
+    let upstream = service_fn(move |_| {
+        let answer = answer.clone();
+        async move {
+            tokio::time::sleep(SECOND / 20).await;
+            Ok(answer)
+        }
+    });
+    Arc::new(move |_| BoxCloneSyncService::new(upstream.clone()))
+}
+
+/// A task that EC2 goes on to list, however old it is.
+fn old_task(number: u64, state: TaskState) -> domain::StoreImageTask {
+    let start = wall_clock() - (31 * DAY - MINUTE);
+    domain::StoreImageTask {
+        key: TaskKey {
+            start_time: Reverse(start),
+            image_id: ImageId::parse(&image(number)).expect("valid"),
+            bucket: BUCKET.into(),
+        },
+        object_key: "object".into(),
+        state,
+        progress: Some(50),
+        failure_reason: None,
+    }
+}
+
+#[tokio::test]
+async fn a_task_older_than_31_days_is_gone_although_ec2_still_lists_it() {
+    let tasks = vec![old_task(1, TaskState::InProgress), old_task(2, TaskState::Completed)];
+    let rig = Setup::default().start_with(Some(listing(tasks))).await;
+    let begun = Instant::now();
+    let mut stream = open(&rig, watch_of(&image(1))).await;
+    let (running, _) = first_task(&rig, &mut stream).await;
+    let (completed, _) = first_task(&rig, &mut open(&rig, watch_of(&image(2))).await).await;
+    let (_, error) = to_the_end(&rig, &mut stream).await;
+    assert_eq!(reason(&error.expect("an error")).1, "TASK_GONE");
+    let after = begun.elapsed();
+    assert!(after > 55 * SECOND && after < 70 * SECOND, "{after:?}");
+
+    for task in [running, completed] {
+        let by_id = rig.until(rig.client().watch(by_id(&task))).await.expect_err("too old");
+        assert_eq!(reason(&by_id).1, "TASK_GONE", "{}", task.image_id);
+        let first_since = WatchStoreImageTaskRequest {
+            started_after: Some((rig.simulator.now() - 40 * DAY).into()),
+            ..watch_of(&task.image_id)
+        };
+        for request in [watch_of(&task.image_id), first_since] {
+            let by_image = rig.until(rig.client().watch(request)).await.expect_err("too old");
+            assert_eq!(reason(&by_image).1, "NO_TASK", "{}", task.image_id);
+        }
+    }
+}
+
 #[tokio::test]
 async fn other_fields_beside_a_task_id_must_agree_with_it() {
     let rig = Rig::with_tasks([Task::running(&image(1), HOUR)]).await;
@@ -438,7 +500,17 @@ async fn a_refusal_of_the_scope_is_told_at_once_to_a_watch_that_begins() {
     let rig = Rig::with_tasks([Task::running(&image(1), HOUR)]).await;
     for (http, code, expected) in [
         (403, "UnauthorizedOperation", Code::PermissionDenied),
+        (400, "AccessDenied", Code::PermissionDenied),
         (401, "AuthFailure", Code::Unauthenticated),
+        (400, "InvalidClientTokenId", Code::Unauthenticated),
+        (401, "OptInRequired", Code::FailedPrecondition),
+        (400, "Blocked", Code::FailedPrecondition),
+        (400, "PendingVerification", Code::FailedPrecondition),
+        (400, "InvalidAction", Code::Unimplemented),
+        (400, "UnsupportedOperation", Code::Unimplemented),
+        // Not of the whole scope, but no less final.
+        (400, "NoSuchCodeYet", Code::FailedPrecondition),
+        (400, "InvalidParameterValue", Code::InvalidArgument),
     ] {
         rig.simulator.set_fault(Some(Fault::error(http, code)));
         let begun = Instant::now();
@@ -512,13 +584,19 @@ async fn at_the_bound_of_tasks() -> Rig {
     rig.add(finished(1_000));
     rig.add([Task::running(&image(9_000), 40 * HOUR).aged(15 * HOUR)]);
     rig.add([Task::running(&image(9_000), 40 * HOUR).into("other-bucket").aged(HOUR / 2)]);
-    let mut page = ListStoreImageTasksRequest { page_size: 300, ..all() };
+    walk_to_the_bound(&rig, 300).await;
+    rig
+}
+
+/// Lists pages of this size until the gateway has no room for one.
+async fn walk_to_the_bound(rig: &Rig, page_size: i32) {
+    let mut page = ListStoreImageTasksRequest { page_size, ..all() };
     loop {
         match rig.until(rig.client().list(page.clone())).await {
             Ok(answer) => page.page_token = answer.into_inner().next_page_token,
             Err(status) => {
                 assert_eq!(reason(&status).1, "TOO_MANY_TASKS");
-                return rig;
+                return;
             }
         }
         assert!(!page.page_token.is_empty(), "refused before the last page");
@@ -571,4 +649,52 @@ async fn at_the_bound_of_tasks_a_watch_by_task_id_goes_on_without_the_listing() 
         assert_eq!(message.degraded.expect("trouble").reason, "TOO_MANY_TASKS");
     }
     assert!(rig.calls() - calls <= 2, "{}", rig.calls() - calls);
+}
+
+/// EC2 lists the task, but only in the part of the listing for which there is no room: it has ended, and a
+/// newer task of its image hides it from look-ups.
+#[tokio::test]
+async fn a_watch_by_task_id_hears_the_end_once_there_is_room_for_the_listing() {
+    let mut setup = Setup::default();
+    setup.gateway.cache.max_tasks = 300;
+    let rig = setup.start().await;
+    rig.add((0..200).map(|number| Task::running(&image(5_000 + number), 40 * HOUR).aged(MINUTE)));
+    rig.add([Task::done(&image(9_000), HOUR)]);
+    rig.add(finished(250));
+    rig.add([Task::done(&image(9_000), 16 * HOUR)]);
+    let only = ListStoreImageTasksRequest { buckets: vec![BUCKET.to_owned()], ..all() };
+    let replica = rig.another_gateway().await;
+    let listed = replica.until(replica.client().walk(only)).await;
+    let task = listed.iter().rfind(|task| task.image_id == image(9_000)).expect("listed");
+    walk_to_the_bound(&rig, 300).await;
+
+    let mut stream = open(&rig, by_id(task)).await;
+    let begun = Instant::now();
+    while begun.elapsed() < 6 * MINUTE {
+        let message = next(&rig, &mut stream).await;
+        assert_eq!((message.kind(), message.task), (Kind::Heartbeat, None));
+        assert_eq!(message.degraded.expect("trouble").reason, "TOO_MANY_TASKS");
+    }
+    // Unfinished tasks go when EC2 has not listed them for five minutes.
+    for number in 0..200 {
+        rig.simulator.forget_tasks(REGION, &image(5_000 + number));
+    }
+    let begun = Instant::now();
+    let (last, error) = to_the_end(&rig, &mut stream).await;
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(last.map(|last| last.task_id), Some(task.task_id.clone()));
+    assert!(begun.elapsed() < 8 * MINUTE, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn at_the_bound_of_tasks_a_task_id_is_gone_when_the_task_is_31_days_old() {
+    let other = Rig::with_tasks([Task::done(&image(9_000), 31 * DAY - 10 * MINUTE)]).await;
+    let listed = other.until(other.client().list(all())).await.expect("answered").into_inner();
+    let rig = at_the_bound_of_tasks().await;
+    let begun = Instant::now();
+    let mut stream = open(&rig, by_id(&listed.tasks[0])).await;
+    let (seen, error) = to_the_end(&rig, &mut stream).await;
+    assert_eq!((seen, &*reason(&error.expect("an error")).1), (None, "TASK_GONE"));
+    let after = begun.elapsed();
+    assert!(after > 9 * MINUTE && after < 11 * MINUTE, "{after:?}");
 }
