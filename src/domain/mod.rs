@@ -4,6 +4,7 @@
 mod attempts;
 mod bound_log;
 mod default_region;
+mod duration;
 mod error;
 mod error_code;
 mod error_kind;
@@ -21,6 +22,7 @@ mod upstream;
 pub use attempts::{AttemptEnd, AttemptFailure, AttemptState, Attempts};
 pub use bound_log::BoundLog;
 pub use default_region::{DefaultRegion, EndSearch, RegionSearch};
+pub use duration::{CALENDAR_UNIT, has_calendar_unit, parse_duration};
 pub use error::{UpstreamError, code_blames_an_image, code_blames_the_token};
 pub use error_code::{ErrorCode, GatewayCode};
 pub use error_kind::ErrorKind;
