@@ -74,17 +74,23 @@ impl Bars {
 
     /// Adds a bar with this name.
     pub(super) fn add(&self, name: &str) -> Bar {
-        let template = format!("{{prefix}} [{{bar:{BAR_COLUMNS}}}] {{pos:>3}} % {{wide_msg}}");
         let prefix = console::truncate_str(&one_line(name), NAME_COLUMNS, "…").into_owned();
         let bar = ProgressBar::with_draw_target(Some(100), ProgressDrawTarget::hidden())
-            .with_style(style(&template).progress_chars("=> "))
+            .with_style(bar_style(None))
             .with_prefix(prefix);
         let mut board = self.board();
         let number = board.counts.all;
         board.counts.all += 1;
         board.hidden.push_back((number, bar.clone()));
         board.fit();
-        Bar { bars: self.clone(), number, drawn: bar, name: name.to_owned(), said: String::new() }
+        Bar {
+            bars: self.clone(),
+            number,
+            drawn: bar,
+            percentage: None,
+            name: name.to_owned(),
+            said: String::new(),
+        }
     }
 
     /// Adds a line below all others.
@@ -95,6 +101,12 @@ impl Bars {
     /// Prints a line above the bars.
     pub(super) fn print_line(&self, text: &str) {
         self.board().print_line(text);
+    }
+
+    /// The line that counts all tasks.
+    #[cfg(test)]
+    pub(super) fn summary(&self) -> String {
+        self.board().summary_text()
     }
 
     /// Leaves the last summary as a line.
@@ -169,15 +181,19 @@ pub(super) struct Bar {
     bars: Bars,
     number: TaskNumber,
     drawn: ProgressBar,
+    /// None if EC2 gives none.
+    percentage: Option<u8>,
     name: String,
     /// The last message that was too long for the bar.
     said: String,
 }
 
 impl Bar {
-    /// Shows a percentage.
-    pub(super) fn set_percentage(&self, percentage: u8) {
-        self.drawn.set_position(percentage.into());
+    /// Shows a percentage, or that EC2 gives none.
+    pub(super) fn set_percentage(&mut self, percentage: Option<u8>) {
+        self.percentage = percentage;
+        self.drawn.set_style(bar_style(percentage));
+        self.drawn.set_position(percentage.unwrap_or(0).into());
     }
 
     /// Shows a message beside the bar, followed by `more` if there is room. A message without room is
@@ -200,10 +216,9 @@ impl Bar {
     pub(super) fn end(&self, end: End, state: &str, reason: &str) {
         let mut board = self.bars.board();
         board.remove(self.number, &self.drawn, end);
-        let percentage = self.drawn.position();
-        let bar = bar_text(percentage);
         let (name, state) = (&self.name, one_line(state));
-        board.print_line(&format!("{name} [{bar}] {percentage:>3} % {state}"));
+        let (bar, percentage) = (bar_text(self.percentage, end), percentage_text(self.percentage));
+        board.print_line(&format!("{name} [{bar}] {percentage} {state}"));
         if !reason.is_empty() {
             board.print_line(&format!("  {}", one_line(reason)));
         }
@@ -217,14 +232,35 @@ impl Bar {
     }
 }
 
-/// A bar as text, as indicatif draws it.
-fn bar_text(percentage: u64) -> String {
-    let columns = usize::try_from(percentage).unwrap_or(0).min(100) * BAR_COLUMNS / 100;
+/// The last bar of a task as text, as indicatif draws it. That of a completed task is full, even if EC2
+/// gives no percentage.
+fn bar_text(percentage: Option<u8>, end: End) -> String {
+    let percentage = match (percentage, end) {
+        (Some(percentage), _) => percentage.min(100),
+        (None, End::Completed) => 100,
+        (None, End::Failed | End::Lost) => 0,
+    };
+    let columns = usize::from(percentage) * BAR_COLUMNS / 100;
     let mut text = "=".repeat(columns);
     if columns < BAR_COLUMNS {
         text.push('>');
     }
     format!("{text:BAR_COLUMNS$}")
+}
+
+/// A percentage in five columns, or a dash if EC2 gives none.
+fn percentage_text(percentage: Option<u8>) -> String {
+    match percentage {
+        Some(percentage) => format!("{percentage:>3} %"),
+        None => format!("{:>5}", "-"),
+    }
+}
+
+/// The style of a bar whose task has this percentage.
+fn bar_style(percentage: Option<u8>) -> ProgressStyle {
+    let percentage = percentage_text(percentage);
+    style(&format!("{{prefix}} [{{bar:{BAR_COLUMNS}}}] {percentage} {{wide_msg}}"))
+        .progress_chars("=> ")
 }
 
 /// A line whose text can be replaced.
@@ -235,4 +271,22 @@ fn line() -> ProgressBar {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("a valid template")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_without_a_percentage_shows_none() {
+        for (percentage, end, expected) in [
+            (Some(100), End::Completed, "[================] 100 %"),
+            (None, End::Completed, "[================]     -"),
+            (Some(50), End::Failed, "[========>       ]  50 %"),
+            (None, End::Failed, "[>               ]     -"),
+        ] {
+            let shown = format!("[{}] {}", bar_text(percentage, end), percentage_text(percentage));
+            assert_eq!(shown, expected);
+        }
+    }
 }

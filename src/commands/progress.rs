@@ -126,9 +126,10 @@ impl Lines {
 }
 
 fn update_bar(bar: &mut Bar, task: &StoreImageTask, degraded: Option<&Degraded>) {
-    if let Some(percentage) = task.progress_percentage {
-        bar.set_percentage(u8::try_from(percentage.clamp(0, 100)).unwrap_or(100));
-    }
+    let percentage = task.progress_percentage;
+    bar.set_percentage(
+        percentage.map(|percent| u8::try_from(percent.clamp(0, 100)).unwrap_or(100)),
+    );
     if !task.done {
         return bar.set_message(&with_trouble(&task.state_text, degraded), &time_left_text(task));
     }
