@@ -18,6 +18,7 @@ use tonic::{
 use super::simulation::{RunningTask, Simulation};
 use crate::{
     commands::{
+        client::rpc_error,
         output::Failure,
         progress::{Progress, TaskProgress},
     },
@@ -90,11 +91,7 @@ impl Clients {
             ..WatchStoreImageTaskRequest::default()
         };
         let (channel, counts) = (self.channel.clone(), self.counts.clone());
-        async move {
-            if let Err(status) = follow(channel, request, &counts, progress).await {
-                tracing::warn!(code = ?status.code(), "a watch ended: {}", status.message());
-            }
-        }
+        watch(channel, request, counts, progress)
     }
 
     fn list_each_second(&self, region: &Region) -> impl Future<Output = ()> + Send + use<> {
@@ -106,17 +103,33 @@ impl Clients {
     }
 }
 
+/// Follows a task, and says so if that is refused.
+async fn watch(
+    channel: Channel,
+    request: WatchStoreImageTaskRequest,
+    counts: Arc<Counts>,
+    mut progress: Option<TaskProgress>,
+) {
+    let image = request.image_id.clone();
+    let Err(status) = follow(channel, request, &counts, &mut progress).await else { return };
+    if let Some(progress) = progress {
+        progress.fail(&format!("error: {image}: {}", rpc_error(&status)));
+    } else {
+        tracing::warn!(code = ?status.code(), "a watch ended: {}", status.message());
+    }
+}
+
 async fn follow(
     channel: Channel,
     request: WatchStoreImageTaskRequest,
     counts: &Counts,
-    mut progress: Option<TaskProgress>,
+    progress: &mut Option<TaskProgress>,
 ) -> Result<(), Status> {
     let mut client = StoreImageTaskServiceClient::new(channel);
     let mut messages = client.watch_store_image_task(request).await?.into_inner();
     while let Some(message) = messages.message().await? {
         counts.messages.fetch_add(1, Ordering::Relaxed);
-        if let Some(progress) = &mut progress
+        if let Some(progress) = progress
             && let Some(task) = &message.task
         {
             progress.update(task, message.degraded.as_ref());
@@ -140,5 +153,24 @@ async fn list_each_second(
                 tracing::warn!(code = ?status.code(), "a List failed: {}", status.message());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::bars::Bars;
+
+    #[tokio::test]
+    async fn a_watch_that_is_refused_leaves_no_bar() {
+        let bars = Bars::new();
+        let task = TaskProgress::Bar(bars.add("a task"));
+        assert!(bars.summary().starts_with("1 of 1 tasks unfinished"), "{}", bars.summary());
+        let nowhere = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let request = WatchStoreImageTaskRequest::default();
+        watch(nowhere, request, Arc::default(), Some(task)).await;
+        let summary = bars.summary();
+        let expected = "0 of 1 tasks unfinished, 0 completed, 0 failed, 1 not followed to the end";
+        assert_eq!(summary, expected);
     }
 }
