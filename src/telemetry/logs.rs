@@ -8,7 +8,10 @@ use std::{
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
-use super::log_writer::{FlushOnDrop, LogWriter};
+use super::{
+    log_writer::{FlushOnDrop, LogWriter},
+    panics,
+};
 
 /// Format of the log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -63,6 +66,7 @@ pub fn start(format: LogFormat, filter: &str) -> io::Result<FlushOnDrop> {
         LogFormat::Text => builder.with_ansi(has_colours()).init(),
         LogFormat::Json => builder.json().init(),
     }
+    panics::log_panics();
     Ok(flush)
 }
 

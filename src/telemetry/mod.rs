@@ -5,3 +5,4 @@
 
 mod log_writer;
 pub mod logs;
+mod panics;
