@@ -1,13 +1,13 @@
 //! Environment variables with the gateway's prefix: their values become defaults of the flags that
 //! name them.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use clap::{Arg, Command, error::ContextKind};
 
 use super::{
     error::ConfigError,
-    values::{context, reason, texts_in},
+    values::{context, reason, refusal, texts_in},
 };
 
 /// Prefix of the gateway's variables.
@@ -46,47 +46,43 @@ impl EnvironmentDefaults {
     ///
     /// clap itself does not read the environment: it would take an empty variable for a value, and
     /// compose files set a variable to nothing if it is unset.
+    ///
+    /// # Errors
+    /// All bad values, those of other commands included, as for the file.
     pub(super) fn set(
         variables: &[Variable],
         command: Command,
     ) -> Result<(Self, Command), ConfigError> {
-        let mut defaults = Self { values: Vec::new() };
         let mut problems = Vec::new();
-        let mut command = defaults.set_flags(variables, command, &mut problems);
+        for variable in variables {
+            problems.extend(problem_of(&command, variable));
+        }
+        if !problems.is_empty() {
+            return Err(ConfigError::Invalid(problems));
+        }
+        let mut defaults = Self { values: Vec::new() };
+        let mut command = defaults.set_flags(variables, command);
         let names: Vec<_> =
             command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
         for name in names {
-            command = command
-                .mut_subcommand(name, |sub| defaults.set_flags(variables, sub, &mut problems));
+            command = command.mut_subcommand(name, |sub| defaults.set_flags(variables, sub));
         }
-        problems.dedup();
-        if problems.is_empty() {
-            Ok((defaults, command))
-        } else {
-            Err(ConfigError::Invalid(problems))
-        }
+        Ok((defaults, command))
     }
 
-    fn set_flags(
-        &mut self,
-        variables: &[Variable],
-        command: Command,
-        problems: &mut Vec<String>,
-    ) -> Command {
+    fn set_flags(&mut self, variables: &[Variable], command: Command) -> Command {
         command.mut_args(|arg| {
             let found = variables.iter().find(|(key, _)| arg.get_env() == Some(key.as_ref()));
             let arg = arg.env(None::<&'static str>);
-            let Some((variable, value)) = found else { return arg };
-            let Some(value) = value.to_str() else {
-                problems.push(format!("{variable}: expected UTF-8"));
-                return arg;
-            };
-            self.set_flag(arg, variable, value)
+            match found {
+                Some((variable, value)) => self.set_flag(arg, variable, value),
+                None => arg,
+            }
         })
     }
 
-    fn set_flag(&mut self, arg: Arg, variable: &str, value: &str) -> Arg {
-        let texts = texts_in(&arg, value);
+    fn set_flag(&mut self, arg: Arg, variable: &str, value: &OsStr) -> Arg {
+        let Some(texts) = texts_of(&arg, value) else { return arg };
         if texts.is_empty() {
             return arg;
         }
@@ -123,4 +119,31 @@ impl EnvironmentValue {
         flag.strip_prefix("--") == Some(&self.flag)
             && context(error, ContextKind::InvalidValue) == self.text
     }
+}
+
+/// The problem of a variable whose value no flag takes. Several commands may have a flag of it, and some
+/// take less than others: `probe` asks no port 0, on which `serve` may listen.
+fn problem_of(command: &Command, (variable, value): &Variable) -> Option<String> {
+    let of_commands = command.get_subcommands().flat_map(Command::get_arguments);
+    let mut problem = None;
+    for arg in command.get_arguments().chain(of_commands) {
+        if arg.get_env() == Some(variable.as_ref()) {
+            problem = Some(refusal_of(arg, value)?);
+        }
+    }
+    Some(format!("{variable}: {}", problem?))
+}
+
+/// The reason for which a flag does not take a value. None if it takes it.
+fn refusal_of(arg: &Arg, value: &OsStr) -> Option<String> {
+    match texts_of(arg, value) {
+        Some(texts) if texts.is_empty() => None,
+        Some(texts) => refusal(arg, &texts),
+        None => Some("expected UTF-8".to_owned()),
+    }
+}
+
+/// The texts in a value. None if it is not UTF-8.
+fn texts_of(arg: &Arg, value: &OsStr) -> Option<Vec<String>> {
+    Some(texts_in(arg, value.to_str()?))
 }

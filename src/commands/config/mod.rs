@@ -26,8 +26,8 @@ pub(super) use unknown::UnknownVariable;
 /// variables with the gateway's prefix that have no effect.
 ///
 /// # Errors
-/// Returns all unknown keys and bad values of the file, or else the first bad value of the flags and
-/// the environment.
+/// Returns all unknown keys and bad values of the file, or else all bad values of the environment, or else
+/// the first bad flag.
 pub(super) fn read(
     command: Command,
     args: impl Iterator<Item = OsString>,

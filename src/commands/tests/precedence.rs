@@ -170,7 +170,39 @@ fn a_bad_variable_is_named_with_the_expected_form() {
         let begins = format!("{variable}: invalid value");
         assert!(error.starts_with(&begins) && error.contains(expected), "{error}");
     }
-    assert!(serve_with(&[("AMISTORE_SIMULATE_SPEED", "fast")]).is_ok(), "of another command");
+}
+
+#[test]
+fn a_bad_variable_of_another_command_is_refused_beside_all_other_problems() {
+    let variables = [
+        ("AMISTORE_TTL", "soon"),
+        ("AMISTORE_SIMULATE_SPEED", "fast"),
+        ("AMISTORE_WATCH_WAIT", "5M"),
+        ("AMISTORE_DEMO_EXIT", "perhaps"),
+        ("AMISTORE_LOG_FORMAT", "xml"),
+        ("AMISTORE_SERVER", "ftp://host"),
+    ];
+    for command in ["serve", "probe", "demo"] {
+        let error = parse_with(&[command], &variables).expect_err("wrong");
+        for (variable, value) in variables {
+            assert!(error.contains(&format!("{variable}: invalid value '{value}'")), "{error}");
+        }
+    }
+    let good = [
+        ("AMISTORE_SIMULATE_SPEED", "8"),
+        ("AMISTORE_WATCH_IMAGE", "ami-1, ami-2"),
+        ("AMISTORE_DEMO_EXIT", "yes"),
+    ];
+    assert!(serve_with(&good).is_ok());
+}
+
+/// `probe` asks at the address on which `serve` listens.
+#[test]
+fn a_variable_that_one_command_takes_is_good_for_that_command() {
+    let any_port = [("AMISTORE_LISTEN", "127.0.0.1:0")];
+    assert_eq!(serve_with(&any_port).expect("a free port").listen, "127.0.0.1:0");
+    let error = parse_with(&["probe"], &any_port).expect_err("no port to ask");
+    assert!(error.contains("AMISTORE_LISTEN: invalid value '127.0.0.1:0'"), "{error}");
 }
 
 #[test]
