@@ -62,7 +62,7 @@ impl Serve {
         handed_over: HandedOver,
     ) -> Result<ExitCode, Failure> {
         let settings = self.gateway.settings().map_err(Failure::message)?;
-        let ec2 = Ec2::from_environment(settings.ec2.clone())?;
+        let ec2 = Ec2::from_environment(settings.ec2.clone()).await?;
         let named = match self.gateway.default_region() {
             Some(region) => Some(region.clone()),
             None => Ec2::region_of_environment()?,

@@ -8,6 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use aws_config::profile;
+use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_smithy_http_client::{
     Builder, Connector,
     proxy::ProxyConfig,
@@ -22,6 +24,7 @@ use aws_smithy_runtime_api::client::{
     runtime_components::RuntimeComponents,
 };
 use aws_smithy_types::body::SdkBody;
+use aws_types::os_shim_internal::{Env, Fs};
 use http::Uri;
 use http_body_util::Limited;
 use rustls::{
@@ -40,9 +43,14 @@ const LINK_LOCAL_HOSTS: [&str; 5] =
 const LOCAL_ENDPOINTS: [&str; 2] =
     ["AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_EC2_METADATA_SERVICE_ENDPOINT"];
 
-/// Files of certificates that the environment may name. The first replaces the system's certificates, as
-/// for boto3; the second is where they are read.
-const BUNDLES: [&str; 2] = ["AWS_CA_BUNDLE", "SSL_CERT_FILE"];
+/// The variable that names a file of certificates in place of the system's.
+const BUNDLE: &str = "AWS_CA_BUNDLE";
+
+/// The key of the AWS profile that does the same, unless the variable is set.
+const PROFILE_BUNDLE: &str = "ca_bundle";
+
+/// The variable that names the file in which the system's certificates are.
+const SYSTEM_BUNDLE: &str = "SSL_CERT_FILE";
 
 /// 8 MiB: the longest answer that is read. A page of 200 tasks has about 100 KiB.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
@@ -53,22 +61,13 @@ pub fn https() -> SharedHttpClient {
     client(ProxyConfig::disabled(), TlsContext::default())
 }
 
-/// An HTTP client that obeys `HTTPS_PROXY`, `NO_PROXY`, `AWS_CA_BUNDLE` and the like.
+/// An HTTP client that obeys `HTTPS_PROXY`, `NO_PROXY`, `AWS_CA_BUNDLE`, the profile's `ca_bundle` and the
+/// like.
 ///
 /// # Errors
 /// If a file of certificates cannot be used.
-pub(super) fn of_environment() -> Result<SharedHttpClient, StartError> {
-    let mut trust = TrustStore::default();
-    for variable in BUNDLES {
-        let path = env::var_os(variable).unwrap_or_default();
-        if path.is_empty() {
-            continue;
-        }
-        let pem = read_bundle(variable, Path::new(&path))?;
-        if variable == "AWS_CA_BUNDLE" {
-            trust = TrustStore::empty().with_pem_certificate(pem);
-        }
-    }
+pub(super) async fn of_environment() -> Result<SharedHttpClient, StartError> {
+    let trust = trust_store().await?;
     // Fails for no trust store of today's crate.
     let tls = TlsContext::builder().with_trust_store(trust).build().unwrap_or_default();
     Ok(SharedHttpClient::new(ByHost {
@@ -76,6 +75,36 @@ pub(super) fn of_environment() -> Result<SharedHttpClient, StartError> {
         direct: client(ProxyConfig::disabled(), tls.clone()),
         proxied: client(ProxyConfig::from_env(), tls),
     }))
+}
+
+/// The certificates that are trusted: those of `AWS_CA_BUNDLE`, or else of the profile's `ca_bundle`, or
+/// else the system's, as for boto3 and the AWS CLI.
+async fn trust_store() -> Result<TrustStore, StartError> {
+    if let Some(path) = path_of_variable(SYSTEM_BUNDLE) {
+        read_bundle(SYSTEM_BUNDLE, &path)?;
+    }
+    let (origin, path) = match path_of_variable(BUNDLE) {
+        Some(path) => (BUNDLE, path),
+        None => match profile_bundle().await {
+            Some(path) => ("ca_bundle of the AWS profile", path),
+            None => return Ok(TrustStore::default()),
+        },
+    };
+    Ok(TrustStore::empty().with_pem_certificate(read_bundle(origin, &path)?))
+}
+
+fn path_of_variable(name: &str) -> Option<PathBuf> {
+    let path = env::var_os(name)?;
+    if path.is_empty() { None } else { Some(path.into()) }
+}
+
+/// The path in the profile that `AWS_PROFILE` selects. The SDK itself does not read it. Profile files that
+/// cannot be read name none: the SDK says so when it looks for credentials in them.
+async fn profile_bundle() -> Option<PathBuf> {
+    let files = EnvConfigFiles::default();
+    let profiles = profile::load(&Fs::real(), &Env::real(), &files, None).await.ok()?;
+    let path = profiles.get(PROFILE_BUNDLE)?;
+    if path.is_empty() { None } else { Some(path.into()) }
 }
 
 fn client(proxy: ProxyConfig, tls: TlsContext) -> SharedHttpClient {
@@ -116,23 +145,23 @@ impl HttpConnector for Bounded<SharedHttpConnector> {
 }
 
 /// Reads certificates, and checks each: the SDK panics at one that it cannot read.
-fn read_bundle(variable: &'static str, path: &Path) -> Result<Vec<u8>, StartError> {
+fn read_bundle(origin: &'static str, path: &Path) -> Result<Vec<u8>, StartError> {
     let path_buf = || PathBuf::from(path);
     let pem = match fs::read(path) {
         Ok(pem) => pem,
         Err(error) => {
-            return Err(StartError::UnreadableBundle { variable, path: path_buf(), error });
+            return Err(StartError::UnreadableBundle { origin, path: path_buf(), error });
         }
     };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let added = certificate.ok().and_then(|certificate| roots.add(certificate).ok());
         if added.is_none() {
-            return Err(StartError::BadBundle { variable, path: path_buf() });
+            return Err(StartError::BadBundle { origin, path: path_buf() });
         }
     }
     if roots.is_empty() {
-        return Err(StartError::BadBundle { variable, path: path_buf() });
+        return Err(StartError::BadBundle { origin, path: path_buf() });
     }
     Ok(pem)
 }

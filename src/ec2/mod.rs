@@ -64,10 +64,10 @@ impl Ec2 {
     /// needs them.
     ///
     /// # Errors
-    /// If the environment has values that the SDK cannot use.
-    pub fn from_environment(settings: Settings) -> Result<Self, StartError> {
+    /// If the environment or the profile has values that the SDK cannot use.
+    pub async fn from_environment(settings: Settings) -> Result<Self, StartError> {
         Environment::OF_PROCESS.check()?;
-        let sdk = Sdk::of_environment(http_client::of_environment()?);
+        let sdk = Sdk::of_environment(http_client::of_environment().await?);
         Ok(Self::new(sdk, settings))
     }
 

@@ -36,20 +36,20 @@ pub enum StartError {
         region: Region,
     },
     /// A file of certificates cannot be read.
-    #[error("{variable}: cannot read {path}: {error}", path = path.display())]
+    #[error("{origin}: cannot read {path}: {error}", path = path.display())]
     UnreadableBundle {
-        /// The variable that names the file.
-        variable: &'static str,
+        /// The variable, or the key of the profile, that names the file.
+        origin: &'static str,
         /// The path.
         path: PathBuf,
         /// The system's error.
         error: io::Error,
     },
     /// A file of certificates holds none, or one that cannot be read.
-    #[error("{variable}: expected valid certificates in PEM in {path}", path = path.display())]
+    #[error("{origin}: expected valid certificates in PEM in {path}", path = path.display())]
     BadBundle {
-        /// The variable that names the file.
-        variable: &'static str,
+        /// The variable, or the key of the profile, that names the file.
+        origin: &'static str,
         /// The path.
         path: PathBuf,
     },

@@ -254,9 +254,18 @@ def test_a_bundle_of_certificates_is_obeyed(stubs, tmp_path):
     with gateway(**environment) as (channel, _):
         code, text = listed(channel, stubs)
         assert code == "UNAVAILABLE" and f"localhost:{endpoint.port}" in text and "UnknownIssuer" in text, (code, text)
-    for variable in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
-        with gateway(**environment, **{variable: str(authority)}) as (channel, _):
-            assert listed(channel, stubs) == ("OK", ""), variable
+    config = tmp_path / "config"
+    config.write_text(f"[default]\nca_bundle = /no/such/file\n[profile inside]\nca_bundle = {authority}\n")
+    inside = {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "inside"}
+    wins = {"AWS_CONFIG_FILE": str(config), "AWS_CA_BUNDLE": str(authority)}
+    for bundle in ({"AWS_CA_BUNDLE": str(authority)}, {"SSL_CERT_FILE": str(authority)}, inside, wins):
+        with gateway(**environment, **bundle) as (channel, _):
+            assert listed(channel, stubs) == ("OK", ""), bundle
+    error = refused_start(AWS_REGION="us-east-1", AWS_CONFIG_FILE=str(config))
+    assert "ca_bundle of the AWS profile: cannot read /no/such/file" in error, error
+    config.write_text(f"[default]\nca_bundle = {os.devnull}\n")
+    error = refused_start(AWS_REGION="us-east-1", AWS_CONFIG_FILE=str(config))
+    assert "ca_bundle of the AWS profile: expected valid certificates" in error, error
 
 
 def test_a_host_that_is_not_found_is_one_warning_that_asks_for_the_region(stubs):
