@@ -1,12 +1,14 @@
 //! Connection of the client commands to a gateway: its flags, its channel and its errors.
 
-use std::error::Error;
+use std::{error::Error, fmt, time::Duration};
 
 use clap::Args;
 use tonic::{Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
-use super::{listen::GATEWAY_ADDRESS, output::Failure, server_address::ServerAddress};
+use super::{
+    listen::GATEWAY_ADDRESS, output::Failure, server_address::ServerAddress, values::duration_text,
+};
 
 /// Flags that choose a gateway.
 #[derive(Clone, Debug, Args)]
@@ -53,6 +55,16 @@ impl ServerArgs {
     pub(super) fn rpc_error(&self, status: &Status) -> String {
         rpc_error_at(&self.server, status)
     }
+
+    /// Text of the error that the gateway gave no answer in time.
+    pub(super) fn no_answer(&self, limit: Duration) -> String {
+        no_answer_at(&self.server, limit)
+    }
+}
+
+/// Text of the error that the gateway gave no answer in time.
+pub(super) fn no_answer_at(server: impl fmt::Display, limit: Duration) -> String {
+    format!("{server}: no answer within {}", duration_text(limit))
 }
 
 /// Text of an RPC error, with the address of the gateway if it gave no answer.

@@ -9,13 +9,14 @@ use clap::{Args, ValueEnum, value_parser};
 use comfy_table::{Table, TableStyle};
 use prost_types::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::{
     client::ScopeArgs,
     output::{Failure, Output, print_error_line, print_line},
     printable::one_line,
     task_format::{has_failed, progress_text, task_json, time_json, time_text},
-    values::{duration, past_time, protobuf_duration},
+    values::{duration, past_time, positive_duration, protobuf_duration},
 };
 use crate::proto::{
     ListStoreImageTasksRequest, MissingImage, StoreImageTask, store_image_task::State,
@@ -58,6 +59,10 @@ pub(super) struct List {
     /// Maximum age of the answer, 0s to ask EC2 again; without this flag, the gateway decides.
     #[arg(long, env = "AMISTORE_LIST_MAX_STALENESS", value_name = "DURATION", value_parser = duration)]
     max_staleness: Option<Duration>,
+
+    /// Time limit of the answer to each request; a long list takes several.
+    #[arg(long, env = "AMISTORE_LIST_TIMEOUT", value_name = "DURATION", value_parser = positive_duration, default_value = "1m")]
+    timeout: Duration,
 
     /// Format of the output.
     #[arg(long, env = "AMISTORE_LIST_OUTPUT", value_name = "FORMAT", default_value_t = Output::Table, value_enum)]
@@ -103,14 +108,17 @@ impl List {
 
     /// The tasks of all pages up to the limit.
     async fn fetch(&self) -> Result<Listed, Failure> {
-        let mut client = StoreImageTaskServiceClient::new(self.scope.server.channel()?);
+        let server = &self.scope.server;
+        let mut client = StoreImageTaskServiceClient::new(server.channel()?);
         let mut request = self.request();
         let mut listed = Listed::default();
         loop {
             request.page_size = self.page_size(listed.tasks.len());
-            let page = match client.list_store_image_tasks(request.clone()).await {
-                Ok(page) => page.into_inner(),
-                Err(status) => return Err(Failure::Message(self.scope.server.rpc_error(&status))),
+            let call = client.list_store_image_tasks(request.clone());
+            let page = match timeout(self.timeout, call).await {
+                Ok(Ok(page)) => page.into_inner(),
+                Ok(Err(status)) => return Err(Failure::Message(server.rpc_error(&status))),
+                Err(_) => return Err(Failure::Message(server.no_answer(self.timeout))),
             };
             listed.tasks.extend(page.tasks);
             listed.missing.extend(page.missing_images);

@@ -11,12 +11,12 @@ use tonic_health::pb::{
 
 use super::{
     admin_address::{self, ADMIN_ADDRESS, AdminAddress},
-    client::rpc_error_at,
+    client::{no_answer_at, rpc_error_at},
     listen::GATEWAY_ADDRESS,
     output::{Failure, print_error_line, print_line},
     readyz,
     server_address::ServerAddress,
-    values::{duration_text, positive_duration},
+    values::positive_duration,
 };
 use crate::server::ListenAddress;
 
@@ -94,7 +94,7 @@ impl Probe {
                 return Ok(ExitCode::SUCCESS);
             }
             Ok(Err(problem)) => problem,
-            Err(asked) => format!("{asked}: no answer within {}", duration_text(self.timeout)),
+            Err(asked) => no_answer_at(asked, self.timeout),
         };
         print_error_line(problem);
         Ok(ExitCode::FAILURE)

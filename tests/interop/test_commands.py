@@ -8,8 +8,12 @@ import signal
 import struct
 import subprocess
 import termios
+import time
+
+import pytest
 
 from conftest import GATEWAY, Gateway, Simulator, clean_environment, ec2_client
+from fake_aws import EMPTY, Server
 
 
 def run(*arguments, **environment):
@@ -114,6 +118,58 @@ def test_a_log_that_nobody_reads_holds_up_nothing(simulator):
     # The pipe is full: its 64 KiB are far less than what was logged.
     assert process.wait(timeout=30) == 0
     assert len(process.stderr.read()) > 60_000
+
+
+def ends_without_an_answer(simulator, *arguments):
+    """How a command ends whose gateway stands still: its exit code, its error, and after how many seconds."""
+    gateway = Gateway(simulator)
+    gateway.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    done = run(*arguments, AMISTORE_SERVER=gateway.address)
+    took = time.monotonic() - began
+    gateway.process.send_signal(signal.SIGCONT)
+    gateway.stop()
+    assert done.stdout == "", done
+    return done.returncode, done.stderr.replace(gateway.address, "ADDRESS"), took
+
+
+@pytest.mark.parametrize("arguments, code, error, limit", [
+    (["probe"], 1, "ADDRESS: no answer within 2s\n", 2),
+    (["probe", "--timeout", "500ms"], 1, "ADDRESS: no answer within 500ms\n", 0.5),
+    (["list", "--timeout", "3s"], 2, "error: ADDRESS: no answer within 3s\n", 3),
+    # An HTTP/2 ping after 20 s has no answer for 20 s.
+    pytest.param(["list"], 2, "error: ADDRESS: Unavailable: http2 error: transport error: keep-alive timed out: "
+                 "operation timed out\n", 40, marks=pytest.mark.slow),
+])
+def test_a_gateway_that_stands_still_is_an_error_in_time(simulator, arguments, code, error, limit):
+    *ended, took = ends_without_an_answer(simulator, *arguments)
+    assert ended == [code, error]
+    assert limit <= took < limit + 3, took
+
+
+def test_a_task_without_a_percentage_shows_none():
+    """EC2 gives none in whatever state. A bar, a line, and JSON say so."""
+    item = ("<item><amiId>ami-0000000{}</amiId><bucket>golden-images</bucket><s3objectKey>key</s3objectKey>"
+            "<storeTaskState>{}</storeTaskState><taskStartTime>{}</taskStartTime></item>")
+    now = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+    items = item.format(1, "Completed", now) + item.format(2, "Failed", now)
+    page = EMPTY.replace("<storeImageTaskResultSet>", "<storeImageTaskResultSet>" + items)
+    endpoint = Server(lambda *_: (200, page))
+    endpoint.environment = {"AWS_ENDPOINT_URL_EC2": endpoint.url, "AWS_REGION": "us-east-1",
+                            "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    gateway = Gateway(endpoint)
+    watch = ["watch", "--server", gateway.address, "--image", "ami-00000001,ami-00000002"]
+    output, code = on_a_terminal(watch, TERM="xterm")
+    assert code == 1 and "%" not in output, output
+    assert "ami-00000001 [================]     - Completed" in output, output
+    assert "ami-00000002 [>               ]     - Failed" in output, output
+    done = run(*watch)
+    assert sorted(line.split() for line in done.stdout.splitlines()) == [
+        ["ami-00000001", "Completed"], ["ami-00000002", "Failed:"]], done
+    done = run(*watch, "--output", "json")
+    assert [json.loads(line)["task"]["progressPercentage"] for line in done.stdout.splitlines()] == [None, None]
+    gateway.stop()
+    endpoint.stop()
 
 
 def test_usage_errors_say_what_is_valid():
