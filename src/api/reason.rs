@@ -131,7 +131,7 @@ impl GatewayReason {
             ),
             Self::TooManyTasks => ReasonSpec::last(
                 Code::FailedPrecondition,
-                "the account and region has more tasks than the gateway keeps, and the request needs older ones",
+                "the account and region has more tasks than the gateway keeps, and the request needs older ones; a Watch goes on, and shows it as `degraded`",
             ),
             Self::TooManyWaiting => {
                 ReasonSpec::retry(1, "too many requests of the account and region wait for EC2")
