@@ -195,7 +195,7 @@ async fn middle(service: &Service, size: u32) -> Result<String, Failure> {
             ..ListStoreImageTasksRequest::default()
         });
         let list = service.list_store_image_tasks(Request::new(request)).await?.into_inner();
-        page_token = ListStoreImageTasksResponse::decode(list.0)?.next_page_token;
+        page_token = ListStoreImageTasksResponse::decode(list.message())?.next_page_token;
     }
     Ok(page_token)
 }

@@ -53,6 +53,14 @@ impl ApiError {
         }
     }
 
+    /// The error of a request whose message has this number of bytes, and more than a limit.
+    #[must_use]
+    pub fn too_large(limit: usize, found: usize) -> Self {
+        let message =
+            format!("the message of the request must have at most {limit} bytes, got {found}");
+        Self::gateway(GatewayReason::RequestTooLarge, message)
+    }
+
     /// The error that ends a watch when the gateway drains.
     #[must_use]
     pub fn shutting_down() -> Self {

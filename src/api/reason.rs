@@ -92,7 +92,7 @@ impl GatewayReason {
             ),
             Self::RequestTooLarge => ReasonSpec::last(
                 Code::InvalidArgument,
-                "the message of the request has over 1 MiB, unpacked",
+                "the message of the request has over 1 MiB, unpacked; health and reflection: over 4 KiB",
             ),
             Self::RequestUnreadable => ReasonSpec::last(
                 Code::InvalidArgument,
@@ -146,7 +146,7 @@ impl GatewayReason {
             }
             Self::RequestTimedOut => ReasonSpec::retry(
                 2,
-                "the gateway's own request timeout passed; the call to EC2 goes on and fills the cache",
+                "the gateway's own request timeout passed before the whole request had arrived, or before EC2 answered; a call to EC2 goes on and fills the cache",
             ),
             Self::RegionUnknown => ReasonSpec::retry(
                 1,

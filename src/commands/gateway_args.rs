@@ -26,7 +26,8 @@ pub(super) struct GatewayArgs {
     #[arg(long, env = "AMISTORE_ALLOWED_REGIONS", value_name = "REGIONS", value_delimiter = ',')]
     allowed_regions: Vec<Region>,
 
-    /// Time limit of a List, unless the client's deadline is earlier.
+    /// Time limit for a request to arrive, and for a List to be answered, unless the client's deadline
+    /// is earlier.
     #[arg(long, env = "AMISTORE_REQUEST_TIMEOUT", value_name = "DURATION", value_parser = positive_duration, default_value = duration_text(grpc::Settings::default().request_timeout))]
     request_timeout: Duration,
 

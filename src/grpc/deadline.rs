@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 
 use super::status::status;
@@ -66,6 +66,20 @@ pub(super) fn expired() -> ApiError {
     ApiError::gateway(GatewayReason::DeadlineExceeded, "the caller's deadline passed")
 }
 
+/// Runs `work` until the caller's deadline.
+///
+/// # Errors
+/// `DEADLINE_EXCEEDED` if the deadline passed first.
+pub(super) async fn before<T>(
+    deadline: Option<Deadline>,
+    work: impl Future<Output = T>,
+) -> Result<T, ApiError> {
+    match deadline {
+        None => Ok(work.await),
+        Some(Deadline(end)) => timeout_at(end, work).await.map_err(|_| expired()),
+    }
+}
+
 /// Runs `work` until the gateway's own request timeout has passed.
 pub(super) async fn within<T>(
     limit: Duration,
@@ -73,15 +87,21 @@ pub(super) async fn within<T>(
 ) -> Result<T, Status> {
     match timeout(limit, work).await {
         Ok(result) => result,
-        Err(_) => Err(timed_out(limit)),
+        Err(_) => Err(status(timed_out(format!(
+            "no answer of EC2 within the gateway's request timeout of {limit:?}; call again"
+        )))),
     }
 }
 
-fn timed_out(limit: Duration) -> Status {
-    status(ApiError::gateway(
-        GatewayReason::RequestTimedOut,
-        format!("no answer of EC2 within the gateway's request timeout of {limit:?}; call again"),
+/// The error of a call whose request did not arrive within the gateway's request timeout.
+pub(super) fn not_arrived(limit: Duration) -> ApiError {
+    timed_out(format!(
+        "the whole request must arrive within the gateway's request timeout of {limit:?}; call again"
     ))
+}
+
+fn timed_out(message: String) -> ApiError {
+    ApiError::gateway(GatewayReason::RequestTimedOut, message)
 }
 
 fn invalid_timeout(value: &HeaderValue) -> ApiError {

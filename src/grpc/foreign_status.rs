@@ -2,9 +2,7 @@
 //! comes from tonic, from health or from reflection, and has no details.
 
 use http::HeaderMap;
-use http_body_util::BodyExt as _;
-use hyper::body::Frame;
-use tonic::{Code, Status, body::Body};
+use tonic::{Code, Status};
 
 use super::status::status;
 use crate::api::{ApiError, GatewayReason};
@@ -22,21 +20,6 @@ pub(super) fn complete(headers: &mut HeaderMap) {
     let completed = status(error(&foreign));
     // The gateway's own statuses are valid headers.
     let _ = completed.add_header(headers);
-}
-
-/// Adds the details to the status at the end of a body, if it has a status without them.
-pub(super) fn complete_trailers(body: Body) -> Body {
-    Body::new(body.map_frame(complete_frame))
-}
-
-fn complete_frame<T>(frame: Frame<T>) -> Frame<T> {
-    match frame.into_trailers() {
-        Ok(mut trailers) => {
-            complete(&mut trailers);
-            Frame::trailers(trailers)
-        }
-        Err(data) => data,
-    }
 }
 
 /// The row of the error table. The message says first what is expected, then what was found.

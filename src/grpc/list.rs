@@ -5,46 +5,26 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::{Extensions, Response, Status};
 
-use super::{
-    metadata::{self, CacheStatusHeaders},
-    response_cache::{CachedResponse, ResponseCache},
-    status::status,
-};
+use super::{hits::Hits, metadata, response_cache::CachedResponse, status::status};
 use crate::{
     api::{ApiError, ListQuery, ScopePolicy},
-    cache::{Cache, CacheRead, Outcome, ScopeCache},
+    cache::{Cache, CacheRead, ScopeCache},
     proto::{EncodedListRequest, EncodedListResponse, ListStoreImageTasksResponse},
 };
 
-/// Answers Lists from the cache.
+/// Answers Lists that are no hits: decodes the request, asks the cache, and encodes the response.
 pub(super) struct ListHandler {
     cache: Arc<Cache>,
     policy: Arc<ScopePolicy>,
-    responses: ResponseCache,
-    headers: CacheStatusHeaders,
+    hits: Arc<Hits>,
 }
 
 impl ListHandler {
-    pub(super) fn new(cache: Arc<Cache>, policy: Arc<ScopePolicy>, max_answer_bytes: u64) -> Self {
-        let responses = ResponseCache::new(max_answer_bytes);
-        let headers = CacheStatusHeaders::new(cache.ttl());
-        Self { cache, policy, responses, headers }
+    pub(super) fn new(cache: Arc<Cache>, policy: Arc<ScopePolicy>, hits: Arc<Hits>) -> Self {
+        Self { cache, policy, hits }
     }
 
-    /// The cached response to a byte-identical request, if it is fresh enough. This is the hot path:
-    /// it decodes, validates and encodes nothing.
-    pub(super) fn hit(
-        &self,
-        request: &EncodedListRequest,
-    ) -> Option<Response<EncodedListResponse>> {
-        let cached = self.responses.get(request)?;
-        let scope = cached.scope.upgrade()?;
-        let age = scope.revalidate(&cached.validator, cached.max_staleness)?;
-        let metadata = self.headers.metadata(&Outcome::Hit, age);
-        Some(Response::from_parts(metadata, cached.response.clone(), Extensions::default()))
-    }
-
-    /// The response to a request that [`Self::hit`] does not answer.
+    /// The response to a request that [`Hits`] does not answer.
     pub(super) async fn list(
         &self,
         request: EncodedListRequest,
@@ -98,7 +78,7 @@ impl ListHandler {
         cache: &Arc<ScopeCache>,
         read: &CacheRead,
     ) -> Response<EncodedListResponse> {
-        let metadata = self.headers.metadata(&read.outcome, read.age());
+        let metadata = self.hits.headers.metadata(&read.outcome, read.age());
         let response = match self.encoded_from(request, read) {
             Some(response) => response,
             None => self.encode(request, query, cache, read),
@@ -113,7 +93,7 @@ impl ListHandler {
         request: &EncodedListRequest,
         read: &CacheRead,
     ) -> Option<EncodedListResponse> {
-        let cached = self.responses.get(request)?;
+        let cached = self.hits.responses.get(&request.0)?;
         if read.is_as(&cached.validator) { Some(cached.response.clone()) } else { None }
     }
 
@@ -135,7 +115,7 @@ impl ListHandler {
             validator: read.validator(),
             response: response.clone(),
         };
-        self.responses.put(request, cached);
+        self.hits.responses.put(request, cached);
         response
     }
 }

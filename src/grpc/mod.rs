@@ -3,9 +3,13 @@
 
 mod deadline;
 mod edge;
+mod foreign_body;
 mod foreign_status;
+mod hits;
 mod list;
 mod metadata;
+mod method;
+mod reflection;
 mod response_cache;
 mod service;
 mod settings;
@@ -13,6 +17,7 @@ mod status;
 mod watch;
 
 pub use edge::{Edge, EdgeFuture, EdgeLayer};
+pub use method::MAX_FOREIGN_MESSAGE_BYTES;
 pub use service::Service;
 pub use settings::Settings;
 pub use status::refusal;

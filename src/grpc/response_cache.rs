@@ -61,7 +61,7 @@ impl ResponseCache {
         Self { responses, _release_memory: AbortOnDropHandle::new(release_memory) }
     }
 
-    pub(super) fn get(&self, request: &EncodedListRequest) -> Option<Arc<CachedResponse>> {
+    pub(super) fn get(&self, request: &[u8]) -> Option<Arc<CachedResponse>> {
         self.responses.get(request)
     }
 
@@ -79,16 +79,17 @@ async fn release_memory(responses: Responses) {
 }
 
 fn weight(request: &EncodedListRequest, cached: &CachedResponse) -> u32 {
-    let bytes = ENTRY_OVERHEAD + request.0.len() + cached.response.0.len();
+    let bytes = ENTRY_OVERHEAD + request.0.len() + cached.response.framed().len();
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
-    use crate::cache::{Freshness, Snapshot};
+    use crate::{
+        cache::{Freshness, Snapshot},
+        proto::ListStoreImageTasksResponse,
+    };
 
     fn request(number: usize) -> EncodedListRequest {
         EncodedListRequest(number.to_string().into())
@@ -99,7 +100,10 @@ mod tests {
             scope: Weak::new(),
             max_staleness: None,
             validator: Validator::new(&Arc::new(Snapshot::default()), Freshness::Missing),
-            response: EncodedListResponse(Bytes::from_static(&[0; 2000])),
+            response: EncodedListResponse::new(&ListStoreImageTasksResponse {
+                next_page_token: "x".repeat(2000),
+                ..ListStoreImageTasksResponse::default()
+            }),
         }
     }
 
@@ -114,10 +118,10 @@ mod tests {
         }
         for distinct in 0..1_000_000 {
             let request = request(1000 + distinct);
-            assert!(cache.get(&request).is_none());
+            assert!(cache.get(&request.0).is_none());
             cache.put(&request, cached_response());
             // Every second request is one of the 100 frequent ones.
-            cache.get(&frequent[distinct % frequent.len()]);
+            cache.get(&frequent[distinct % frequent.len()].0);
             if distinct % 1000 == 0 {
                 cache.responses.run_pending_tasks();
                 let weight = cache.responses.weighted_size();
@@ -126,7 +130,7 @@ mod tests {
         }
         cache.responses.run_pending_tasks();
         assert!(cache.responses.weighted_size() <= most);
-        let kept = frequent.iter().filter(|request| cache.get(request).is_some()).count();
+        let kept = frequent.iter().filter(|request| cache.get(&request.0).is_some()).count();
         assert!(kept >= 95, "{kept} of 100");
     }
 }

@@ -7,7 +7,10 @@ use tonic::{Request, Response, Status, codec::CompressionEncoding};
 
 use super::{
     deadline::{self, Deadline},
+    edge::EdgeLayer,
+    hits::Hits,
     list::ListHandler,
+    method::MAX_MESSAGE_BYTES,
     settings::Settings,
     status::status,
     watch::{WatchHandler, WatchStream},
@@ -25,12 +28,9 @@ use crate::{
     watch::Watches,
 };
 
-/// Maximum size of a request, unpacked: 1 MiB. tonic stops unpacking there. A request with 1,000
-/// image IDs and 200 buckets has 80 KiB.
-const LARGEST_REQUEST: usize = 1 << 20;
-
 /// The implementation of `amistore.v1.StoreImageTaskService`.
 pub struct Service {
+    hits: Arc<Hits>,
     list: ListHandler,
     watch: WatchHandler,
     settings: Settings,
@@ -47,11 +47,19 @@ impl Service {
         settings: Settings,
     ) -> Self {
         let policy = Arc::new(policy);
+        let hits = Arc::new(Hits::new(cache.ttl(), settings.max_answer_bytes));
         Self {
-            list: ListHandler::new(cache, policy.clone(), settings.max_answer_bytes),
+            hits: hits.clone(),
+            list: ListHandler::new(cache, policy.clone(), hits),
             watch: WatchHandler::new(watches, policy),
             settings,
         }
+    }
+
+    /// The layer that goes around all services of the port. It answers the hits of this service.
+    #[must_use]
+    pub fn edge(&self) -> EdgeLayer {
+        EdgeLayer::new(self.hits.clone(), self.settings.request_timeout)
     }
 
     /// Wraps the service for tonic's router. It takes compressed requests and sends no compressed
@@ -61,7 +69,7 @@ impl Service {
     pub fn into_server(self) -> StoreImageTaskServiceServer<Self> {
         StoreImageTaskServiceServer::new(self)
             .accept_compressed(CompressionEncoding::Gzip)
-            .max_decoding_message_size(LARGEST_REQUEST)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 }
 
@@ -71,15 +79,11 @@ impl StoreImageTaskService for Service {
         &self,
         request: Request<EncodedListRequest>,
     ) -> Result<Response<EncodedListResponse>, Status> {
-        if let Some(hit) = self.list.hit(request.get_ref()) {
-            return Ok(hit);
-        }
         let deadline = request.extensions().get::<Deadline>().copied();
         let lifetime = request.extensions().get::<Lifetime>().cloned();
         let answer_by = deadline::answer_by(deadline, self.settings.request_timeout);
         let request = request.into_inner();
-        // Boxed, so that a hit does not reserve the memory that waiting for EC2 takes.
-        let list = Box::pin(self.list.list(request.clone(), answer_by));
+        let list = self.list.list(request.clone(), answer_by);
         tokio::select! {
             biased;
             answered = deadline::within(self.settings.request_timeout, list) => answered,

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// Settings of the gRPC service.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Time limit of a List, unless the client's deadline is
-    /// earlier.
+    /// Time limit for a request to arrive, and for a List to be answered, unless the client's deadline
+    /// is earlier.
     pub request_timeout: Duration,
     /// Maximum total size of the cached responses, in bytes.
     pub max_answer_bytes: u64,

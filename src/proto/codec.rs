@@ -1,7 +1,7 @@
 //! The codec of the server: prost's, except that a List arrives and leaves as encoded bytes. The
 //! bytes of a request are the key under which its encoded response is cached.
 
-use std::marker::PhantomData;
+use std::{borrow::Borrow, marker::PhantomData};
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::{DecodeError, Message};
@@ -10,9 +10,12 @@ use tonic::{
     codec::{self, DecodeBuf, EncodeBuf},
 };
 
-use super::generated::{
-    ListStoreImageTasksRequest, ListStoreImageTasksResponse, WatchStoreImageTaskRequest,
-    WatchStoreImageTaskResponse, WatchStoreImageTasksRequest, WatchStoreImageTasksResponse,
+use super::{
+    framing::{PREFIX_BYTES, frame},
+    generated::{
+        ListStoreImageTasksRequest, ListStoreImageTasksResponse, WatchStoreImageTaskRequest,
+        WatchStoreImageTaskResponse, WatchStoreImageTasksRequest, WatchStoreImageTasksResponse,
+    },
 };
 
 /// A `ListStoreImageTasksRequest` in protobuf's encoding, not decoded yet.
@@ -36,15 +39,36 @@ impl EncodedListRequest {
     }
 }
 
-/// A `ListStoreImageTasksResponse` in protobuf's encoding.
+/// A request is found by its bytes alone. They have the same hash as the request.
+impl Borrow<[u8]> for EncodedListRequest {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A `ListStoreImageTasksResponse` in protobuf's encoding, with gRPC's prefix before it.
 #[derive(Clone, Debug)]
-pub struct EncodedListResponse(pub Bytes);
+pub struct EncodedListResponse {
+    framed: Bytes,
+}
 
 impl EncodedListResponse {
     /// Encodes a response.
     #[must_use]
     pub fn new(response: &ListStoreImageTasksResponse) -> Self {
-        Self(response.encode_to_vec().into())
+        Self { framed: frame(&response.encode_to_vec()) }
+    }
+
+    /// The message and its prefix, as they stand in the body of a response.
+    #[must_use]
+    pub fn framed(&self) -> &Bytes {
+        &self.framed
+    }
+
+    /// The message alone.
+    #[must_use]
+    pub fn message(&self) -> Bytes {
+        self.framed.slice(PREFIX_BYTES..)
     }
 }
 
@@ -91,7 +115,7 @@ pub trait Outgoing: Send + 'static {
 
 impl Outgoing for EncodedListResponse {
     fn write(self, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(self.0);
+        buffer.put(self.message());
         Ok(())
     }
 }

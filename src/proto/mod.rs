@@ -1,7 +1,8 @@
-//! The contract as generated from `proto/amistore/v1/store_image_task_service.proto`, and the codec
-//! of its server.
+//! The contract as generated from `proto/amistore/v1/store_image_task_service.proto`, the codec of
+//! its server, and gRPC's framing of messages.
 
 mod codec;
+pub mod framing;
 mod generated;
 
 pub use codec::{Codec, Decoder, EncodedListRequest, EncodedListResponse, Encoder};

@@ -11,7 +11,7 @@ use crate::{
     api::ScopePolicy,
     cache::Cache,
     domain::MakeUpstream,
-    grpc::{Edge, EdgeLayer, Service},
+    grpc::{Edge, MAX_FOREIGN_MESSAGE_BYTES, Service},
     proto,
     watch::Watches,
 };
@@ -31,12 +31,24 @@ pub(super) fn services(
     make_upstream: MakeUpstream,
     health: HealthServer<impl Health>,
 ) -> Result<Services, tonic_reflection::server::Error> {
-    let routes = Routes::new(service(settings, make_upstream).into_server())
-        .add_service(health.accept_compressed(GZIP))
-        .add_service(reflection().build_v1()?.accept_compressed(GZIP))
-        .add_service(reflection().build_v1alpha()?.accept_compressed(GZIP))
+    let service = service(settings, make_upstream);
+    let edge = service.edge();
+    let health =
+        health.accept_compressed(GZIP).max_decoding_message_size(MAX_FOREIGN_MESSAGE_BYTES);
+    let reflection_v1 = reflection()
+        .build_v1()?
+        .accept_compressed(GZIP)
+        .max_decoding_message_size(MAX_FOREIGN_MESSAGE_BYTES);
+    let reflection_v1alpha = reflection()
+        .build_v1alpha()?
+        .accept_compressed(GZIP)
+        .max_decoding_message_size(MAX_FOREIGN_MESSAGE_BYTES);
+    let routes = Routes::new(service.into_server())
+        .add_service(health)
+        .add_service(reflection_v1)
+        .add_service(reflection_v1alpha)
         .prepare();
-    Ok(EdgeLayer.layer(routes))
+    Ok(edge.layer(routes))
 }
 
 fn service(settings: Settings, make_upstream: MakeUpstream) -> Service {

@@ -4,6 +4,7 @@
 mod admin;
 mod cache;
 mod connections;
+mod edge;
 mod errors;
 mod list;
 mod logs;

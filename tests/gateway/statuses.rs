@@ -35,7 +35,7 @@ use crate::{
         REGION, Rig, Setup, Task, all, fields, finished, image, of_images, pushback, reason,
         watch_of,
     },
-    wire::{self, LIST, WATCH, header_bytes},
+    wire::{self, HEALTH, LIST, REFLECTION, WATCH, header_bytes},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -44,9 +44,6 @@ const MIB: usize = 1 << 20;
 
 /// 3 KiB: the size that all trailers of a status together must stay below.
 const MAX_STATUS_BYTES: usize = 3 << 10;
-
-const HEALTH: &str = "/grpc.health.v1.Health/Check";
-const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 
 /// What docs/errors.md says of a reason.
 #[derive(Clone, Debug, PartialEq)]
@@ -300,6 +297,8 @@ async fn every_status_of_the_gateway_is_as_documented() {
         ("REQUEST_TOO_LARGE", raw(WATCH, &[], wire::framed(0, &vec![0; MIB + 1])).await),
         ("REQUEST_TOO_LARGE", raw(LIST, &gzipped, wire::framed(1, &unpacked)).await),
         ("REQUEST_TOO_LARGE", raw(WATCH, &gzipped, wire::framed(1, &gzip_bomb())).await),
+        ("REQUEST_TOO_LARGE", raw(HEALTH, &[], wire::framed(0, &[0; 4097])).await),
+        ("REQUEST_TOO_LARGE", raw(REFLECTION, &[], wire::framed(0, &[0; 4097])).await),
         ("REQUEST_UNREADABLE", raw(LIST, &[], wire::bytes("")).await),
         ("REQUEST_UNREADABLE", raw(LIST, &[], wire::bytes(vec![0, 0])).await),
         ("REQUEST_UNREADABLE", raw(LIST, &[], wire::bytes(vec![0, 0, 0, 0, 9, 1])).await),
@@ -310,6 +309,8 @@ async fn every_status_of_the_gateway_is_as_documented() {
         ("REQUEST_UNREADABLE", raw(LIST, &gzipped, wire::framed(1, b"no gzip")).await),
         ("REQUEST_UNREADABLE", raw(LIST, &gzipped, wire::framed(1, &unpacked[..20])).await),
         ("REQUEST_UNREADABLE", raw(HEALTH, &[], wire::framed(0, &[0xff; 9])).await),
+        ("REQUEST_UNREADABLE", raw(REFLECTION, &[], wire::framed(0, &[0xff; 9])).await),
+        ("REQUEST_UNREADABLE", raw(REFLECTION, &[], wire::bytes(vec![0, 0])).await),
         ("HEADERS_TOO_LARGE", raw(LIST, &[("x", &huge_header)], wire::framed(0, &list)).await),
         (
             "UNKNOWN_METHOD",
@@ -329,6 +330,7 @@ async fn every_status_of_the_gateway_is_as_documented() {
         ("TOO_MANY_WATCHES", too_many_watches().await),
         ("REQUEST_LOST", after_call(|| panic!("a bug")).await),
         ("REQUEST_TIMED_OUT", request_timed_out().await),
+        ("REQUEST_TIMED_OUT", raw(LIST, &[], wire::endless("")).await),
         ("INTERNAL", panicking_handler().await),
         ("UnexpectedDryRun", after_call(|| Ok(DescribeResponse::Permitted)).await),
         ("ConnectionFailure", after_fault(Fault::Wire(Wire::Reset)).await),
@@ -351,7 +353,7 @@ async fn every_status_of_the_gateway_is_as_documented() {
         expected.push(("INVALID_TIMEOUT", status));
     }
     for (timeout, body) in
-        [("1n", wire::framed(0, &list)), ("0S", wire::framed(0, &list)), ("1S", wire::endless())]
+        [("1n", wire::framed(0, &list)), ("0S", wire::framed(0, &list)), ("1S", wire::endless(""))]
     {
         let status = raw(LIST, &[("grpc-timeout", timeout)], body).await;
         expected.push(("DEADLINE_EXCEEDED", status));
