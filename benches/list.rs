@@ -1,11 +1,13 @@
-//! The cost of a List from a warm cache, beside two baselines in the same run: (a) a bare tonic
+//! The cost of a List from a warm cache, beside three floors in the same run: (a) a bare tonic
 //! handler that clones and encodes the same message, (b) a bare tonic handler that sends the same
-//! bytes already encoded. Neither has a cache or validation.
+//! bytes already encoded, (c) a bare hyper service that sends the same bytes, framed. None has a cache
+//! or validation. (c) has the HTTP/2 settings of the gateway.
 //!
-//! `cargo bench --bench list` prints a table. The load is h2load (Debian: nghttp2-client). Rounds
-//! of all three servers alternate, so that other load on the machine affects all three alike. Each
-//! figure is the median of its rounds, and each ratio the median of the ratios within a round. CPU
-//! time is the server's.
+//! `cargo bench --bench list` prints a table. With `-- --accept-encoding` the requests say that they
+//! take compressed answers, as those of several client libraries do. The load is h2load (Debian:
+//! nghttp2-client). Rounds of all servers alternate, so that other load on the machine affects all
+//! alike. Each figure is the median of its rounds, and each ratio the median of the ratios within a
+//! round. CPU time is the server's.
 
 #[path = "support/h2load.rs"]
 mod h2load;
@@ -23,16 +25,27 @@ use std::{
 use amistore_gateway::{
     domain::wall_clock,
     proto::{
-        ListStoreImageTasksRequest, ListStoreImageTasksResponse,
+        ListStoreImageTasksRequest, ListStoreImageTasksResponse, framing::frame,
         store_image_task_service_client::StoreImageTaskServiceClient,
     },
     server,
     simulator::{self, Simulator, Story, TaskPlan},
 };
 use bytes::{BufMut as _, Bytes};
-use futures_util::future::BoxFuture;
+use futures_util::{future::BoxFuture, stream};
+use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::{
+    body::{Frame, Incoming},
+    server::conn::http2,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::Message as _;
-use tokio::{net::TcpListener, task::spawn_blocking};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::spawn_blocking,
+};
 use tonic::{
     Request, Response, Status,
     body::Body,
@@ -137,26 +150,29 @@ impl Encoder for SendBytes {
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let gateway = gateway().await?;
-    println!(
-        "| tasks a page | bytes | (a) answers/s | (b) answers/s | gateway answers/s | of (a) | of (b) | (b) p99 | gateway p99 | p99 of (b) | (b) CPU | gateway CPU | CPU of (b) |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    let accepts_encoding = std::env::args().any(|argument| argument == "--accept-encoding");
+    let header = accepts_encoding.then_some("grpc-accept-encoding: identity,deflate,gzip");
+    println!("| {} |", COLUMNS.join(" | "));
+    println!("|{}", "---|".repeat(COLUMNS.len()));
     for page_size in PAGES {
         let request =
             ListStoreImageTasksRequest { page_size, ..ListStoreImageTasksRequest::default() };
         let mut client = StoreImageTaskServiceClient::connect(format!("http://{gateway}")).await?;
         let answer = client.list_store_image_tasks(request.clone()).await?.into_inner();
         assert_eq!(answer.tasks.len(), usize::try_from(page_size)?, "the account has a full page");
-        let bytes = answer.encoded_len();
-        let sending = Sending::new(answer.encode_to_vec().into());
+        let encoded: Bytes = answer.encode_to_vec().into();
+        let bytes = encoded.len();
+        let hyper = hyper_baseline(frame(&encoded)).await?;
+        let sending = Sending::new(encoded);
         let sending = baseline(Server::builder().add_service(sending)).await?;
         let cloning = baseline(Server::builder().add_service(Cloning::new(answer))).await?;
-        let load = Arc::new(Load::new(&request.encode_to_vec(), bytes)?);
+        let load = Arc::new(Load::new(&request.encode_to_vec(), header, bytes)?);
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
             rounds.push(Servers {
                 cloning: round(&load, cloning).await?,
                 sending: round(&load, sending).await?,
+                hyper: round(&load, hyper).await?,
                 gateway: round(&load, gateway).await?,
             });
         }
@@ -165,35 +181,62 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
+const COLUMNS: [&str; 17] = [
+    "tasks a page",
+    "bytes",
+    "(a) answers/s",
+    "(b) answers/s",
+    "(c) answers/s",
+    "gateway answers/s",
+    "of (a)",
+    "of (b)",
+    "of (c)",
+    "(b) p99",
+    "gateway p99",
+    "p99 of (b)",
+    "(b) CPU",
+    "(c) CPU",
+    "gateway CPU",
+    "CPU of (b)",
+    "CPU of (c)",
+];
+
 /// One round of each server, one after the other.
 struct Servers {
     cloning: Round,
     sending: Round,
+    hyper: Round,
     gateway: Round,
 }
 
 /// The table columns for one page size.
 fn row(rounds: &[Servers]) -> String {
     let figure = |of: &dyn Fn(&Servers) -> f64| median(rounds.iter().map(of).collect());
+    let ratio = |of: &dyn Fn(&Servers) -> f64| format!("{:.2}", figure(of));
+    let rate = |of: &dyn Fn(&Servers) -> f64| format!("{:.0}", figure(of));
     let micros = |time: Duration| time.as_secs_f64() * 1e6;
+    let p99 = |of: &dyn Fn(&Servers) -> Duration| {
+        format!("{:.0} µs", figure(&|servers| micros(of(servers))))
+    };
+    let cpu = |of: &dyn Fn(&Servers) -> Duration| {
+        format!("{:.1} µs", figure(&|servers| micros(of(servers))))
+    };
     [
-        format!("{:.0}", figure(&|servers| servers.cloning.rate)),
-        format!("{:.0}", figure(&|servers| servers.sending.rate)),
-        format!("{:.0}", figure(&|servers| servers.gateway.rate)),
-        format!("{:.2}", figure(&|servers| servers.gateway.rate / servers.cloning.rate)),
-        format!("{:.2}", figure(&|servers| servers.gateway.rate / servers.sending.rate)),
-        format!("{:.0} µs", figure(&|servers| micros(servers.sending.p99))),
-        format!("{:.0} µs", figure(&|servers| micros(servers.gateway.p99))),
-        format!(
-            "{:.2}",
-            figure(&|servers| micros(servers.gateway.p99) / micros(servers.sending.p99))
-        ),
-        format!("{:.1} µs", figure(&|servers| micros(servers.sending.cpu))),
-        format!("{:.1} µs", figure(&|servers| micros(servers.gateway.cpu))),
-        format!(
-            "{:.2}",
-            figure(&|servers| micros(servers.gateway.cpu) / micros(servers.sending.cpu))
-        ),
+        rate(&|servers| servers.cloning.rate),
+        rate(&|servers| servers.sending.rate),
+        rate(&|servers| servers.hyper.rate),
+        rate(&|servers| servers.gateway.rate),
+        ratio(&|servers| servers.gateway.rate / servers.cloning.rate),
+        ratio(&|servers| servers.gateway.rate / servers.sending.rate),
+        ratio(&|servers| servers.gateway.rate / servers.hyper.rate),
+        p99(&|servers| servers.sending.p99),
+        p99(&|servers| servers.gateway.p99),
+        ratio(&|servers| micros(servers.gateway.p99) / micros(servers.sending.p99)),
+        cpu(&|servers| servers.sending.cpu),
+        cpu(&|servers| servers.hyper.cpu),
+        cpu(&|servers| servers.gateway.cpu),
+        ratio(&|servers| micros(servers.gateway.cpu) / micros(servers.sending.cpu)),
+        ratio(&|servers| micros(servers.gateway.cpu) / micros(servers.hyper.cpu)),
     ]
     .join(" | ")
 }
@@ -240,4 +283,47 @@ async fn baseline(server: Router) -> std::io::Result<SocketAddr> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     tokio::spawn(server.serve_with_incoming(incoming));
     Ok(address)
+}
+
+/// Serves baseline (c), which sends the same framed bytes for each request, until the process ends.
+async fn hyper_baseline(answer: Bytes) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            let answer = answer.clone();
+            let service = service_fn(move |request| send_bytes(request, answer.clone()));
+            let connection = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(10_000)
+                .max_header_list_size(64 << 10)
+                .keep_alive_interval(Some(Duration::from_secs(60)))
+                .keep_alive_timeout(Duration::from_secs(20))
+                .serve_connection(TokioIo::new(nodelay(connection)), service);
+            tokio::spawn(connection);
+        }
+    });
+    Ok(address)
+}
+
+fn nodelay(connection: TcpStream) -> TcpStream {
+    if let Err(error) = connection.set_nodelay(true) {
+        eprintln!("expected a TCP connection: {error}");
+    }
+    connection
+}
+
+async fn send_bytes(
+    request: http::Request<Incoming>,
+    answer: Bytes,
+) -> Result<http::Response<impl hyper::body::Body<Data = Bytes, Error = Infallible>>, hyper::Error>
+{
+    request.into_body().collect().await?;
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let frames = [Frame::data(answer), Frame::trailers(trailers)];
+    let mut response = http::Response::new(StreamBody::new(stream::iter(frames.map(Ok))));
+    let content_type = HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    Ok(response)
 }

@@ -36,13 +36,21 @@ pub(crate) struct Load {
     log: PathBuf,
     /// Number of bytes of the answer.
     answer: usize,
+    /// A header that is sent beside those of every gRPC request.
+    header: Option<&'static str>,
 }
 
 impl Load {
-    /// Creates a load of this request that expects answers of this number of bytes.
-    pub(crate) fn new(request: &[u8], answer: usize) -> io::Result<Self> {
+    /// Creates a load of this request, with a further header if one is given, that expects answers of
+    /// this number of bytes.
+    pub(crate) fn new(
+        request: &[u8],
+        header: Option<&'static str>,
+        answer: usize,
+    ) -> io::Result<Self> {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let load = Self { request: folder.join("request"), log: folder.join("latencies"), answer };
+        let (request_file, log) = (folder.join("request"), folder.join("latencies"));
+        let load = Self { request: request_file, log, answer, header };
         let length = u32::try_from(request.len()).map_err(io::Error::other)?;
         let message = [&[0], length.to_be_bytes().as_slice(), request].concat();
         fs::write(&load.request, message)?;
@@ -61,6 +69,7 @@ impl Load {
             .arg(format!("--max-concurrent-streams={IN_FLIGHT}"))
             .arg(format!("--duration={SECONDS}"))
             .args(["--header=content-type: application/grpc", "--header=te: trailers"])
+            .args(self.header.map(|header| format!("--header={header}")))
             .arg(format!("--data={}", self.request.display()))
             .arg(format!("--log-file={}", self.log.display()))
             .arg(format!("http://{server}{LIST}"))
