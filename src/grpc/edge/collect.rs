@@ -104,3 +104,25 @@ fn broken_off(error: &BoxError) -> ApiError {
         format!("the request must arrive whole, but broke off: {error}"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, iter, task::Waker};
+
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+
+    use super::*;
+
+    #[test]
+    fn a_flood_of_empty_frames_is_left_for_a_while() {
+        let frames = iter::repeat_with(|| Ok::<_, Infallible>(Frame::data(Bytes::new())));
+        let mut body = StreamBody::new(stream::iter(frames));
+        let mut collector = Collector::new(1);
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..3 {
+            assert!(matches!(collector.poll(&mut body, &mut context), Poll::Pending));
+        }
+    }
+}

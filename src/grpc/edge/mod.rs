@@ -114,15 +114,26 @@ mod tests {
         convert::Infallible,
         io::{self, Write},
         pin::Pin,
-        sync::Mutex,
+        sync::{
+            Mutex,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        },
     };
 
     use http::header::CONTENT_TYPE;
-    use http_body_util::Empty;
-    use tonic::Status;
-    use tower::ServiceExt as _;
+    use http_body_util::{BodyExt as _, Empty, Full};
+    use tonic::{Status, service::Routes};
+    use tower::{ServiceExt as _, util::BoxCloneSyncService};
 
     use super::*;
+    use crate::{
+        api::ScopePolicy,
+        cache::{self, Cache},
+        domain::{Answer, DescribeRequest, DescribeResponse, Region, Scope, UpstreamError},
+        grpc,
+        proto::framing::frame,
+        watch::{self, Watches},
+    };
 
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
@@ -157,5 +168,44 @@ mod tests {
         assert_eq!(status.code(), tonic::Code::Internal);
         let log = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("UTF-8");
         assert!(log.contains("ERROR") && log.contains("panicked"), "{log}");
+    }
+
+    /// The services of a gateway whose EC2 has no tasks, and the edge around them.
+    fn gateway() -> (EdgeLayer, Routes) {
+        let upstream = tower::service_fn(|_: DescribeRequest| async {
+            Ok::<_, UpstreamError>(DescribeResponse::Tasks(Answer::default()))
+        });
+        let make_upstream = Arc::new(move |_: &Scope| BoxCloneSyncService::new(upstream));
+        let cache = Arc::new(Cache::new(cache::Settings::default(), make_upstream));
+        let watches = Watches::new(cache.clone(), watch::Settings::default());
+        let region = Region::parse("us-east-1").expect("valid");
+        let policy = ScopePolicy { default_region: Some(region).into(), ..ScopePolicy::default() };
+        let service = grpc::Service::new(cache, watches, policy, grpc::Settings::default());
+        (service.edge(), Routes::new(service.into_server()))
+    }
+
+    #[tokio::test]
+    async fn a_hit_calls_no_service() {
+        let (edge, mut services) = gateway();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let edge = edge.layer(tower::service_fn(move |request: Request<Body>| {
+            counted.fetch_add(1, Relaxed);
+            services.call(request)
+        }));
+        let mut answers = Vec::new();
+        for _ in 0..3 {
+            let request = Request::builder()
+                .uri("/amistore.v1.StoreImageTaskService/ListStoreImageTasks")
+                .header(CONTENT_TYPE, "application/grpc")
+                .body(Full::new(frame(b"")))
+                .expect("valid");
+            let Ok(response) = edge.clone().oneshot(request).await;
+            let body = response.into_body().collect().await.expect("a body");
+            assert_eq!(body.trailers().expect("trailers")[Status::GRPC_STATUS], "0");
+            answers.push(body.to_bytes());
+        }
+        assert_eq!(calls.load(Relaxed), 1, "the first List is no hit");
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
     }
 }
