@@ -2,6 +2,10 @@
 # alone takes minutes. Docker rebuilds that layer only if Cargo.toml, Cargo.lock, build.rs or the
 # contract changes.
 FROM docker.io/library/rust:1.95-slim-bookworm AS build
+# jemalloc is built by make.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends make \
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto

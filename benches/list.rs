@@ -42,6 +42,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::Message as _;
+use tikv_jemallocator::Jemalloc;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::spawn_blocking,
@@ -57,6 +58,10 @@ use tonic_prost::{ProstCodec, ProstDecoder};
 
 use h2load::{Load, Round};
 use support::REGION;
+
+/// The allocator of the binary, for the floors, too.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 

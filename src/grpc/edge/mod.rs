@@ -15,7 +15,7 @@
 //!
 //! Handlers make their statuses from the table. Others do not: tonic refuses what it cannot read or
 //! route, before any handler runs, and health and reflection know no table. Only a layer outside all
-//! of them sees every status, so the gaps are filled in here ([`foreign_status`]). Two facts keep
+//! of them sees every status, so the gaps are filled in here ([`super::foreign_status`]). Two facts keep
 //! that cheap:
 //!
 //! - A status without a message has its `grpc-status` among the response's *headers*. So a response
