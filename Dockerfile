@@ -14,12 +14,12 @@ RUN mkdir src benches \
     && for name in src/main benches/list benches/growth benches/crowd benches/contention; do \
         { cat src/lib.rs; echo 'fn main() {}'; } > "$name.rs"; \
     done \
-    && cargo build --release --locked \
+    && cargo build --release --locked --features jemalloc \
     && rm -r src benches
 COPY src src
 COPY benches benches
 # cargo compares modification times, and the placeholders are newer than the real files.
-RUN touch src/lib.rs src/main.rs && cargo build --release --locked
+RUN touch src/lib.rs src/main.rs && cargo build --release --locked --features jemalloc
 
 FROM docker.io/library/debian:bookworm-slim
 RUN apt-get update \

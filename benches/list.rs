@@ -42,7 +42,6 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::Message as _;
-use tikv_jemallocator::Jemalloc;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::spawn_blocking,
@@ -59,9 +58,10 @@ use tonic_prost::{ProstCodec, ProstDecoder};
 use h2load::{Load, Round};
 use support::REGION;
 
-/// The allocator of the binary, for the floors, too.
+/// The allocator of the image's binary, for the floors, too.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
-static ALLOCATOR: Jemalloc = Jemalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
