@@ -132,7 +132,7 @@ impl Serve {
         };
         tracing::info!(
             listen = %addresses_text(&grpc)?,
-            admin_listen,
+            %admin_listen,
             default_region,
             other_regions = regions_text(settings),
             "serving amistore.v1.StoreImageTaskService, health and reflection"

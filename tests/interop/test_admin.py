@@ -20,7 +20,7 @@ NO_ADMIN = "there is no admin listener; choose its address with --admin-listen"
 
 
 def admin_of(line):
-    return re.search(r"admin_listen=(\S+)", line)[1].strip('"')
+    return re.search(r"admin_listen=(\S+)", line)[1]
 
 
 def get(address, path="/readyz"):
