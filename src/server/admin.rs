@@ -16,8 +16,9 @@ use tracing::debug;
 
 use super::{accept::Listeners, socket::Socket};
 
-/// Maximum number of open connections. Those of checks last for milliseconds.
-const MAX_CONNECTIONS: usize = 32;
+/// Maximum number of open connections. Those of checks last for milliseconds, and a process with few
+/// descriptors needs others for calls to EC2.
+const MAX_CONNECTIONS: usize = 8;
 /// Time within which the head of a request must arrive, the first one and each further one.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time after which a connection is closed, whatever it does.

@@ -16,7 +16,7 @@ use crate::support::{REGION, Rig, Setup, all};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Connections that the admin listener has open at once.
-const MAX_CONNECTIONS: usize = 32;
+const MAX_CONNECTIONS: usize = 8;
 
 async fn connect(rig: &Rig) -> TcpStream {
     TcpStream::connect(rig.admin).await.expect("connected")
