@@ -122,7 +122,7 @@ impl EnvironmentValue {
 }
 
 /// The problem of a variable whose value no flag takes. Several commands may have a flag of it, and some
-/// take less than others: `probe` asks no port 0, on which `serve` may listen.
+/// may take less than others.
 fn problem_of(command: &Command, (variable, value): &Variable) -> Option<String> {
     let of_commands = command.get_subcommands().flat_map(Command::get_arguments);
     let mut problem = None;
@@ -146,4 +146,31 @@ fn refusal_of(arg: &Arg, value: &OsStr) -> Option<String> {
 /// The texts in a value. None if it is not UTF-8.
 fn texts_of(arg: &Arg, value: &OsStr) -> Option<Vec<String>> {
     Some(texts_in(arg, value.to_str()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::value_parser;
+
+    use super::*;
+
+    fn listens(name: &'static str, least: i64) -> Command {
+        let port = Arg::new("port").long("port").env("AMISTORE_PORT");
+        Command::new(name).arg(port.value_parser(value_parser!(u16).range(least..)))
+    }
+
+    #[test]
+    fn a_value_that_one_command_takes_is_an_error_only_of_another() {
+        let command =
+            Command::new("gateway").subcommands([listens("serve", 0), listens("probe", 1)]);
+        let variables = [("AMISTORE_PORT".to_owned(), OsString::from("0"))];
+        let set = EnvironmentDefaults::set(&variables, command.clone());
+        let (defaults, with_defaults) = set.expect("serve takes it");
+        assert!(with_defaults.clone().try_get_matches_from(["gateway", "serve"]).is_ok());
+        let error = with_defaults.try_get_matches_from(["gateway", "probe"]).expect_err("0");
+        let error = defaults.explain(error).to_string();
+        assert!(error.starts_with("AMISTORE_PORT: invalid value '0'"), "{error}");
+        let none = [("AMISTORE_PORT".to_owned(), OsString::from("many"))];
+        assert!(EnvironmentDefaults::set(&none, command).is_err(), "no command takes it");
+    }
 }

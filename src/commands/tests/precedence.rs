@@ -196,15 +196,6 @@ fn a_bad_variable_of_another_command_is_refused_beside_all_other_problems() {
     assert!(serve_with(&good).is_ok());
 }
 
-/// `probe` asks at the address on which `serve` listens.
-#[test]
-fn a_variable_that_one_command_takes_is_good_for_that_command() {
-    let any_port = [("AMISTORE_LISTEN", "127.0.0.1:0")];
-    serve_with(&any_port).expect("a free port");
-    let error = parse_with(&["probe"], &any_port).expect_err("no port to ask");
-    assert!(error.contains("AMISTORE_LISTEN: invalid value '127.0.0.1:0'"), "{error}");
-}
-
 #[test]
 fn flags_take_precedence_over_variables_and_variables_over_the_file() {
     let path = std::env::temp_dir().join(format!("amistore-{}-order.toml", process::id()));
