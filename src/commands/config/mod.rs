@@ -18,7 +18,7 @@ use std::{
 
 use clap::{ArgAction, ArgMatches, Command, builder::BoolishValueParser, error::ErrorKind};
 
-use environment::{EnvironmentDefaults, Variable};
+use environment::Variable;
 pub(super) use error::ConfigError;
 pub(super) use unknown::UnknownVariable;
 
@@ -44,11 +44,8 @@ pub(super) fn read(
         Some(path) => file::set_defaults(path, command)?,
         None => command,
     };
-    let (defaults, command) = EnvironmentDefaults::set(&variables, command)?;
-    match command.try_get_matches_from(args) {
-        Ok(matches) => Ok((matches, unknown)),
-        Err(error) => Err(defaults.explain(error)),
-    }
+    let command = environment::set_defaults(&variables, command)?;
+    Ok((command.try_get_matches_from(args)?, unknown))
 }
 
 /// The command, whose switches take 1, 0, yes and no beside true and false from the environment and the

@@ -1,9 +1,6 @@
 //! Values of the environment and of the file: their texts, and clap's errors about them.
 
-use clap::{
-    Arg, Command,
-    error::{ContextKind, ContextValue},
-};
+use clap::{Arg, Command};
 
 /// The texts of a value, without the blanks around them: several if the flag takes a list. None if
 /// the value is empty.
@@ -35,12 +32,4 @@ pub(super) fn reason(error: &clap::Error) -> String {
         None => text,
     };
     text.trim_end().to_owned()
-}
-
-/// A part of an error. Empty if the error has no such part.
-pub(super) fn context(error: &clap::Error, kind: ContextKind) -> &str {
-    match error.get(kind) {
-        Some(ContextValue::String(text)) => text,
-        _ => "",
-    }
 }
