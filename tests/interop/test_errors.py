@@ -391,6 +391,12 @@ def ends_of_watches(endpoint, messages, clients, check):
         check("SHUTTING_DOWN", refused(list, stream))
 
 
+def varint(number):
+    """A number in protobuf's encoding."""
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+
 def bounds(messages, clients, newest, check):
     simulator = Simulator(latency="2s")
     with serving(simulator, clients, AMISTORE_MAX_WAITING="1", AMISTORE_REQUEST_TIMEOUT="1s") as (_, client, _):
@@ -399,6 +405,16 @@ def bounds(messages, clients, newest, check):
         for refusal in reasons:
             check(refusal.info.reason, refusal)
         assert {refusal.info.reason for refusal in reasons} == {"TOO_MANY_WAITING", "REQUEST_TIMED_OUT"}
+    # Requests of almost 1 MiB each, by a field that the gateway does not know. EC2 keeps them waiting.
+    padding = b"\xfa\x7f" + varint(900 << 10) + bytes(900 << 10)
+    roomy = {"AMISTORE_MAX_WAITING": "100", "AMISTORE_REQUEST_TIMEOUT": "30s"}
+    with serving(simulator, clients, **roomy, AMISTORE_MAX_INBOUND_BYTES="16MiB") as (_, _, channel):
+        large = channel.unary_unary(f"/{SERVICE}/ListStoreImageTasks")
+        calls = [large.future(newest.SerializeToString() + padding) for _ in range(12)]
+        refusals = [Refusal.of(error) for call in calls if (error := call.exception())]
+        assert refusals
+        for refusal in refusals:
+            check("TOO_MANY_BYTES", refusal)
     simulator.stop()
     simulator = Simulator("--tasks", "3000", "--running", "2")
     with serving(simulator, clients, AMISTORE_MAX_TASKS="1000", AMISTORE_MAX_WATCHES="1") as (_, client, _):
