@@ -22,6 +22,10 @@ impl ApiError {
             Ended::Refused(error) => Self::cache(error, scope),
             Ended::NoTask(missing) => no_task(missing, scope),
             Ended::Gone(key) => task_gone(key, scope),
+            Ended::Preempted => Self::gateway(
+                GatewayReason::Preempted,
+                "too many watches are open, most of them from this caller, and another caller needed the place; try again later",
+            ),
             Ended::Lost => Self::gateway(
                 GatewayReason::RequestLost,
                 "the watch was lost inside the gateway; call again",

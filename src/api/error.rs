@@ -67,6 +67,20 @@ impl ApiError {
         Self::gateway(GatewayReason::ShuttingDown, "the gateway shuts down; call again")
     }
 
+    /// A unary call for which there is no room.
+    #[must_use]
+    pub fn too_many_requests() -> Self {
+        let message = "too many calls that need EC2 are in progress; try another replica, or again";
+        Self::gateway(GatewayReason::TooManyRequests, message)
+    }
+
+    /// A unary call that gave its place to another caller.
+    #[must_use]
+    pub fn preempted() -> Self {
+        let message = "too many calls are in progress, most of them from this caller, and another caller needed the place; try again later";
+        Self::gateway(GatewayReason::Preempted, message)
+    }
+
     /// A request with invalid fields.
     #[must_use]
     pub fn invalid(violations: Violations) -> Self {
@@ -117,6 +131,7 @@ impl ApiError {
                 return Self { cache_status, ..Self::upstream(error, scope) };
             }
             CacheError::TooManyWaiting => GatewayReason::TooManyWaiting,
+            CacheError::Preempted => GatewayReason::Preempted,
             CacheError::TooManyTasks => GatewayReason::TooManyTasks,
             CacheError::RefresherLost => GatewayReason::RequestLost,
         };

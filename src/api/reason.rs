@@ -40,6 +40,10 @@ pub enum GatewayReason {
     TooManyBytes,
     /// The maximum number of watches is open.
     TooManyWatches,
+    /// The maximum number of unary calls is in progress.
+    TooManyRequests,
+    /// The call gave its place at a bound to another caller, since its own caller held most.
+    Preempted,
     /// The refresher of the scope panicked.
     RequestLost,
     /// The gateway's own request timeout passed.
@@ -141,6 +145,14 @@ impl GatewayReason {
                 "the requests that the gateway has not answered yet have too many bytes, and most of them came on this connection",
             ),
             Self::TooManyWatches => ReasonSpec::retry(10, "too many watches are open"),
+            Self::TooManyRequests => ReasonSpec::retry(
+                1,
+                "too many calls that need EC2 are in progress; another replica may have room",
+            ),
+            Self::Preempted => ReasonSpec::retry(
+                5,
+                "a bound was reached, the caller held most of its places, and another caller needed one; watches end with this, too",
+            ),
             Self::RequestLost => {
                 ReasonSpec::retry(1, "the gateway lost the request by a fault of its own")
             }

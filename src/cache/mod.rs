@@ -36,6 +36,7 @@ mod merge;
 mod order;
 mod outcome;
 mod pages;
+mod pending;
 mod planner;
 mod progress;
 mod query;
@@ -50,6 +51,7 @@ mod snapshot;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod view;
 mod wait_queue;
 
@@ -64,9 +66,9 @@ use tokio_util::task::AbortOnDropHandle;
 pub use freshness::Freshness;
 pub use outcome::{CacheError, CacheRead, ForwardReason, Outcome, StaleReason, Validator};
 pub use progress::ProgressRate;
-pub use query::{CallerKey, Query};
+pub use query::Query;
 pub use reading::{MissingImage, Reading};
-pub use scope::{KeptTask, ScopeCache};
+pub use scope::{CacheMiss, KeptTask, ScopeCache};
 pub use settings::Settings;
 pub use snapshot::Snapshot;
 

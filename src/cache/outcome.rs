@@ -153,6 +153,11 @@ pub enum CacheError {
     /// Too many callers wait in this scope.
     #[error("too many requests wait for EC2 already; try again in a moment")]
     TooManyWaiting,
+    /// Too many callers waited in this scope, this one held the most places, and another one needed one.
+    #[error(
+        "too many requests wait for EC2, most of them from this caller, and another caller needed the place; try again later"
+    )]
+    Preempted,
     /// There is no room for more tasks.
     #[error(
         "the gateway has no room for more tasks of this account and region; ask for the newest, or name images"
@@ -169,7 +174,9 @@ impl CacheError {
     pub fn upstream(&self) -> Option<&UpstreamError> {
         match self {
             Self::Upstream(error) | Self::Remembered { error, .. } => Some(error),
-            Self::TooManyWaiting | Self::TooManyTasks | Self::RefresherLost => None,
+            Self::TooManyWaiting | Self::Preempted | Self::TooManyTasks | Self::RefresherLost => {
+                None
+            }
         }
     }
 }

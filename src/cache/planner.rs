@@ -4,50 +4,27 @@
 //! all tasks first, since that mostly satisfies everything, then look-ups and what EC2 can filter, and
 //! reads further down only for what nothing else can tell.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use tokio::time::Instant;
 
 use super::{
-    coverage::Position, fetch::Fetch, query::CallerKey, reading::Gap, snapshot::Snapshot,
+    coverage::Position,
+    fetch::Fetch,
+    pending::{PendingGap, QueryId},
+    snapshot::Snapshot,
+    turns::Turns,
     view::View,
 };
 use crate::domain::{
     ImageId, ListingFilter, MAX_IMAGES_PER_CALL, MAX_TASKS_PER_CALL, StoreImageTask, TaskKey,
 };
 
-/// After this many calls in a row that bring nothing to the query that waits longest, the next is for it.
+/// After this many calls in a row that bring nothing to the query whose turn it is, the next is for it.
 const MAX_SKIPS: u32 = 3;
 
-/// Names a pending query.
-pub(super) type QueryId = u64;
-
-/// A pending query and its gap.
-#[derive(Clone, Debug)]
-pub(super) struct PendingGap {
-    pub(super) id: QueryId,
-    pub(super) caller: CallerKey,
-    /// The answer must be from calls that started at this time or later.
-    pub(super) not_before: Instant,
-    pub(super) gap: Gap,
-    /// The caller has an answer even if EC2 does not fill this gap.
-    pub(super) is_optional: bool,
-}
-
-impl PendingGap {
-    /// Whether pages of a listing may be read for it.
-    pub(super) fn may_read(&self, filter: &ListingFilter) -> bool {
-        let wants_page =
-            matches!(&self.gap.page, Some(Fetch::Page { filter: wanted, .. }) if wanted == filter);
-        let may_sweep = *filter == ListingFilter::in_progress() && self.gap.unfinished.count() > 0;
-        wants_page || may_sweep || filter.is_empty() && self.gap.page.is_none()
-    }
-
-    /// Whether look-ups may tell what a page did not.
-    pub(super) fn has_other_ways(&self) -> bool {
-        self.gap.page.is_none() && self.gap.unfinished.count() == 0
-    }
-}
+/// The same while the queries of several callers are pending: one of them may have thousands.
+const MAX_SKIPS_FOR_OTHERS: u32 = 1;
 
 /// A call, and the queries that it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +52,8 @@ impl Plan {
 /// Makes the plans of one refresher, one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Planner {
-    /// How many calls in a row brought nothing to the query that waits longest.
+    turns: Turns,
+    /// How many calls in a row brought nothing to the query whose turn it is.
     skips: u32,
     /// The last call was for a page of all tasks below the first one.
     last_was_deep_page: bool,
@@ -92,18 +70,41 @@ pub(super) struct Planner {
 impl Planner {
     /// The next call, or none if nothing is lacking. Gaps come in the order in which their queries wait.
     pub(super) fn next(&mut self, snapshot: &Snapshot, gaps: &[PendingGap]) -> Option<Plan> {
-        let longest = gaps.first()?;
-        let is_their_turn = self.skips >= MAX_SKIPS;
-        let fetch = self.choose(snapshot, if is_their_turn { &gaps[..1] } else { gaps })?;
+        let in_turn = self.turns.order(gaps);
+        let first = in_turn.first()?;
+        let fetch = if self.skips >= self.max_skips() {
+            self.choose_for(first, snapshot, &in_turn)?
+        } else {
+            self.choose(snapshot, &in_turn)?
+        };
         let mut queries = Vec::new();
         for pending in gaps {
             if fetch.advances(snapshot, pending) {
                 queries.push(pending.id);
             }
         }
-        self.skips = if queries.contains(&longest.id) { 0 } else { self.skips + 1 };
+        self.skips = if queries.contains(&first.id) { 0 } else { self.skips + 1 };
         self.last_was_deep_page = fetch.is_deep_page();
-        Some(Plan { fetch, queries })
+        let plan = Plan { fetch, queries };
+        self.turns.planned(&plan.queries, &in_turn);
+        Some(plan)
+    }
+
+    fn max_skips(&self) -> u32 {
+        if self.turns.are_several() { MAX_SKIPS_FOR_OTHERS } else { MAX_SKIPS }
+    }
+
+    /// The call for one query. A look-up takes along the images of others.
+    fn choose_for(
+        &self,
+        query: &PendingGap,
+        snapshot: &Snapshot,
+        in_turn: &[&PendingGap],
+    ) -> Option<Fetch> {
+        let fetch = self.choose(snapshot, &[query])?;
+        let Fetch::Images(mut images) = fetch else { return Some(fetch) };
+        images.extend(Wanted::of(in_turn).images());
+        self.batch(snapshot, images).map(Fetch::Images)
     }
 
     /// EC2 refused a look-up of these images and did not say for which of them.
@@ -151,7 +152,7 @@ impl Planner {
 
     /// The first page of all tasks first; then what takes one call; then pages, but for one page of all
     /// tasks that is wanted anyway and may save a look-up.
-    fn choose(&self, snapshot: &Snapshot, gaps: &[PendingGap]) -> Option<Fetch> {
+    fn choose(&self, snapshot: &Snapshot, gaps: &[&PendingGap]) -> Option<Fetch> {
         let wanted = Wanted::of(gaps);
         if wanted.first_page {
             return Some(Fetch::first_page(ListingFilter::default()));
@@ -232,7 +233,7 @@ impl Planner {
 struct Wanted<'a> {
     /// The first page of all tasks.
     first_page: bool,
-    /// Other pages, in the order in which their queries wait.
+    /// Other pages, in turn of the callers.
     pages: Vec<&'a Fetch>,
     by_first_page: BTreeSet<ImageId>,
     /// Distinct; in turn one of each caller's and one of each query's, so that none of them takes
@@ -245,9 +246,11 @@ struct Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
-    fn of(gaps: &'a [PendingGap]) -> Self {
+    /// Gaps come in turn of their callers.
+    fn of(gaps: &[&'a PendingGap]) -> Self {
         let mut wanted = Self::default();
-        let mut by_caller: BTreeMap<CallerKey, Vec<Vec<ImageId>>> = BTreeMap::new();
+        let mut numbers = HashMap::new();
+        let mut by_caller: Vec<Vec<Vec<ImageId>>> = Vec::new();
         for PendingGap { caller, not_before, gap, .. } in gaps {
             match &gap.page {
                 Some(page) if page.is_first_of_all() => wanted.first_page = true,
@@ -255,7 +258,11 @@ impl<'a> Wanted<'a> {
                 None => {}
             }
             wanted.by_first_page.extend(gap.by_first_page.first());
-            by_caller.entry(*caller).or_default().push(gap.look_up.first().to_vec());
+            let number = *numbers.entry(caller).or_insert(by_caller.len());
+            if number == by_caller.len() {
+                by_caller.push(Vec::new());
+            }
+            by_caller[number].push(gap.look_up.first().to_vec());
             wanted.most_unfinished = wanted.most_unfinished.max(gap.unfinished.count());
             for key in gap.unfinished.first() {
                 let oldest = wanted.unfinished.entry(key.clone()).or_insert(*not_before);
@@ -263,7 +270,7 @@ impl<'a> Wanted<'a> {
             }
         }
         let mut callers = Vec::new();
-        for queries in by_caller.values() {
+        for queries in &by_caller {
             callers.push(in_turn(queries));
         }
         let mut seen = BTreeSet::new();
@@ -363,7 +370,7 @@ mod tests {
                 support::{Clock, answer, first_page, gaps, image_id, next_page},
             },
         },
-        domain::{Answer, BucketName, TaskFilter, TaskState, TaskStateKind},
+        domain::{Answer, BucketName, Caller, TaskFilter, TaskState, TaskStateKind},
     };
 
     /// A clock, and a snapshot of an account with tasks 1 to 400: the first page read down to 200 at
@@ -723,6 +730,104 @@ mod tests {
         for image in [1000, 2000, 3000, 3001] {
             assert!(asked.contains(&image_id(image)), "{image}");
         }
+    }
+
+    /// A caller by a number.
+    fn caller(number: u16) -> Caller {
+        Caller::identified(number.to_string())
+    }
+
+    fn of_bucket(number: u16) -> Query {
+        let bucket = BucketName::parse(&format!("bucket-{number}")).expect("valid");
+        let filter = TaskFilter { buckets: [bucket].into(), ..TaskFilter::default() };
+        Query::Listing { filter, after: None, count: 10 }
+    }
+
+    /// What the queries of callers lack, which have waited in this order.
+    fn gaps_of(story: &Story, queries: impl IntoIterator<Item = (u16, Query)>) -> Vec<PendingGap> {
+        let not_before = story.clock.at(0).instant;
+        let mut callers = Vec::new();
+        let mut pending = Vec::new();
+        for (number, query) in queries {
+            callers.push(caller(number));
+            pending.push((query, not_before));
+        }
+        let mut gaps = gaps(&story.snapshot, &pending);
+        for gap in &mut gaps {
+            let index = usize::try_from(gap.id).expect("few");
+            gap.caller = Some(callers[index].clone());
+        }
+        gaps
+    }
+
+    /// Invariant 4 (docs/invariants.md)
+    #[test]
+    fn the_second_call_is_for_a_caller_that_comes_after_ten_thousand_queries_of_another() {
+        let story = Story::new(false);
+        let page = || Query::Listing { filter: TaskFilter::default(), after: None, count: 1000 };
+        let many: [(&str, Vec<Query>); 3] = [
+            ("images", (0..10_000).map(|image| latest([10_000 + image])).collect()),
+            ("filters", (0..10_000).map(of_bucket).collect()),
+            (
+                "both",
+                (0..5_000).flat_map(|n| [latest([20_000 + u64::from(n)]), of_bucket(n)]).collect(),
+            ),
+        ];
+        for (what, queries) in many {
+            for modest in [latest([999]), of_bucket(20_000), page()] {
+                let mut planner = Planner::default();
+                let greedy = queries.iter().cloned().map(|query| (1, query));
+                let gaps = gaps_of(&story, greedy.chain([(2, modest.clone())]));
+                let (last, before) = gaps.split_last().expect("some");
+                for _ in 0..3 {
+                    planner.next(&story.snapshot, before).expect("a call");
+                }
+                let id = last.id;
+                let mut calls = 0;
+                loop {
+                    calls += 1;
+                    let plan = planner.next(&story.snapshot, &gaps).expect("a call");
+                    if plan.queries.contains(&id) {
+                        break;
+                    }
+                }
+                assert!(calls <= 2, "{modest:?} after {calls} calls beside 10,000 {what}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_look_up_has_an_image_of_each_caller() {
+        let story = Story::new(false);
+        let mut planner = Planner::default();
+        planner.avoid_pages();
+        let mut queries: Vec<_> = (0..100).map(|image| (1, latest([1_000 + image]))).collect();
+        queries.extend((2..=10).map(|caller| (caller, latest([u64::from(caller) + 2_000]))));
+        let plan = planner.next(&story.snapshot, &gaps_of(&story, queries)).expect("a call");
+        let Fetch::Images(asked) = plan.fetch else { panic!("{plan:?}") };
+        assert_eq!(asked.len(), 20);
+        assert!((2_002..=2_010).all(|image| asked.contains(&image_id(image))), "{asked:?}");
+    }
+
+    /// Each caller that comes has never been served. Those before are served nevertheless.
+    #[test]
+    fn callers_that_keep_coming_hold_up_none() {
+        let story = Story::new(false);
+        let mut planner = Planner::default();
+        let mut queries: Vec<_> = (0..5).map(|number| (0, of_bucket(number))).collect();
+        let mut served = 0;
+        for newcomer in 1..=100 {
+            queries.push((newcomer, of_bucket(1_000 + newcomer)));
+            let gaps = gaps_of(&story, queries.clone());
+            let plan = planner.next(&story.snapshot, &gaps).expect("a call");
+            // What is asked again and again is asked by a newcomer each time.
+            let id = usize::try_from(plan.queries[0]).expect("few");
+            if queries.remove(id).0 == 0 {
+                served += 1;
+            }
+            queries.retain(|(number, _)| *number == 0 || number + 3 > newcomer);
+        }
+        assert_eq!(served, 5, "the caller that came first");
     }
 
     #[test]

@@ -98,10 +98,6 @@ impl Query {
 /// Bytes of a bucket's name with its place in a set, roughly.
 const BUCKET: usize = 64;
 
-/// Names a caller. Callers with the same key share their part of each EC2 call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallerKey(pub u64);
-
 /// A query that is not answered yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PendingQuery {
@@ -109,6 +105,4 @@ pub(super) struct PendingQuery {
     pub(super) query: Arc<Query>,
     /// The answer must be from calls that started at this time or later.
     pub(super) not_before: Instant,
-    /// The caller.
-    pub(super) caller: CallerKey,
 }

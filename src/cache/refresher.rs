@@ -17,14 +17,15 @@ use super::{
     coverage::Position,
     fetch::Fetch,
     outcome::{CacheError, StaleReason},
-    planner::{PendingGap, Plan, Planner, QueryId},
-    query::{PendingQuery, Query},
+    pending::{PendingGap, QueryId},
+    planner::{Plan, Planner},
+    query::Query,
     reading::{Assessment, Gap, Reading},
     refusals::Refusal,
     room::Kept,
     shared::{FURTHER_PAGES, Lane, Shared},
     snapshot::Snapshot,
-    wait_queue::WaitOutcome,
+    wait_queue::{PendingGroup, WaitOutcome},
 };
 use crate::domain::{
     Answer, CallTime, DescribeRequest, DescribeResponse, GatewayCode, ImageId, ListingFilter,
@@ -192,15 +193,17 @@ impl Refresher {
         };
         let pending = self.shared.state().pending();
         if !self.further_pages.is_empty() {
-            let ids: HashSet<_> = pending.iter().map(|(id, _)| *id).collect();
+            let ids: HashSet<_> = pending.iter().map(|group| group.id).collect();
             self.further_pages.retain(|id, _| ids.contains(id));
         }
         let mut work = 0;
-        for (id, pending) in pending {
-            if let Some(gap) = assessed.remove(&id)
+        for group in pending {
+            let pending = &group.pending;
+            if let Some(mut gap) = assessed.remove(&group.id)
                 && gap.not_before == pending.not_before
                 && (limits.may_read_further || !gap.is_optional)
             {
+                gap.caller = group.owner;
                 self.gaps.push(gap);
                 continue;
             }
@@ -212,18 +215,19 @@ impl Refresher {
                 work = 0;
                 tokio::task::yield_now().await;
             }
-            self.gaps.extend(self.assess_query(id, &pending, &snapshot, limits));
+            self.gaps.extend(self.assess_query(&group, &snapshot, limits));
         }
     }
 
     /// Finds the gap of a query. None if the query is answered or refused.
     fn assess_query(
         &self,
-        id: QueryId,
-        pending: &PendingQuery,
+        group: &PendingGroup,
         snapshot: &Arc<Snapshot>,
         limits: Limits,
     ) -> Option<PendingGap> {
+        let PendingGroup { id, owner, pending, .. } = group;
+        let id = *id;
         let (gap, is_optional) = match assess(snapshot, &pending.query, pending.not_before) {
             Assessment::Missing(gap) => (gap, false),
             Assessment::Fresh(reading) => match &reading.further {
@@ -244,7 +248,7 @@ impl Refresher {
         if !limits.is_full {
             self.shared.tasks_log.admitted();
         }
-        let PendingQuery { not_before, caller, .. } = *pending;
+        let (caller, not_before) = (owner.clone(), pending.not_before);
         Some(PendingGap { id, caller, not_before, gap, is_optional })
     }
 
@@ -498,8 +502,8 @@ impl Refresher {
             kept.starts.extend(state.watched.keys().map(|key| key.start_time.0));
             state.pending()
         };
-        for (_, pending) in pending.into_iter().take(KEPT_QUERIES) {
-            match &*pending.query {
+        for group in pending.into_iter().take(KEPT_QUERIES) {
+            match &*group.pending.query {
                 Query::Images { images, .. } => kept.images.extend(images.iter().copied()),
                 Query::Listing { filter, after, count } => {
                     for task in snapshot.tasks.matching(filter, after.as_ref()).take(*count) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Mutex, Semaphore, watch},
+    sync::{Mutex, watch},
     time::{Instant, timeout_at},
 };
 use tower::ServiceExt as _;
@@ -15,7 +15,7 @@ use super::{
     assess::assess,
     freshness::Freshness,
     outcome::{CacheError, CacheRead, ForwardReason, Outcome, StaleReason, Validator},
-    query::{CallerKey, PendingQuery, Query},
+    query::{PendingQuery, Query},
     reading::{Assessment, Gap, Reading},
     refresher,
     room::Room,
@@ -25,7 +25,8 @@ use super::{
     wait_queue::WaitOutcome,
 };
 use crate::domain::{
-    AttemptState, DescribeRequest, DescribeTarget, ListingFilter, Scope, TaskKey, Upstream,
+    AttemptState, Caller, DescribeRequest, DescribeTarget, FairPermits, ListingFilter, Scope,
+    TaskKey, Upstream,
 };
 
 /// The cache of one scope.
@@ -35,7 +36,24 @@ pub struct ScopeCache {
     /// for it share it, or the next one.
     dry_run: Mutex<Option<DryRun>>,
     /// Callers that may wait for a dry run.
-    dry_run_places: Semaphore,
+    dry_run_places: FairPermits,
+}
+
+/// A query whose answer is not known yet. [`ScopeCache::wait_for`] waits for it.
+pub struct CacheMiss {
+    pending: PendingQuery,
+    gap: Gap,
+    terms: Terms,
+    /// What is known, however old it is.
+    known: Reading,
+    snapshot: Arc<Snapshot>,
+    takes_stale: bool,
+}
+
+impl CacheMiss {
+    fn stale(self, reason: StaleReason) -> CacheRead {
+        read(self.known, self.snapshot, Outcome::StaleIfError(reason))
+    }
 }
 
 /// A dry run that was answered.
@@ -82,11 +100,12 @@ impl ScopeCache {
         upstream: Upstream,
         room: Arc<Room>,
     ) -> Self {
-        let places = settings.max_waiting.min(Semaphore::MAX_PERMITS);
+        let dry_run_places =
+            FairPermits::new("dry runs", Some(scope.clone()), settings.max_waiting);
         Self {
             shared: Arc::new(Shared::new(scope, settings, upstream, room)),
             dry_run: Mutex::new(None),
-            dry_run_places: Semaphore::new(places),
+            dry_run_places,
         }
     }
 
@@ -147,20 +166,21 @@ impl ScopeCache {
         query: Query,
         max_staleness: Option<Duration>,
     ) -> Result<CacheRead, CacheError> {
-        self.get_until(query, max_staleness, None).await
+        match self.get_known(query, max_staleness) {
+            Ok(read) => Ok(read),
+            Err(miss) => self.wait_for(*miss, &Caller::default(), None).await,
+        }
     }
 
-    /// As [`Self::get`], but a query about images is answered at the deadline at the latest, about as many
-    /// of its images as are known by then, if that is at least one ([`Reading::images`]).
+    /// As [`Self::get`], if the answer is known.
     ///
     /// # Errors
-    /// As [`Self::get`].
-    pub async fn get_until(
+    /// If it is not. [`Self::wait_for`] waits for it.
+    pub fn get_known(
         &self,
         query: Query,
         max_staleness: Option<Duration>,
-        deadline: Option<Instant>,
-    ) -> Result<CacheRead, CacheError> {
+    ) -> Result<CacheRead, Box<CacheMiss>> {
         let terms = self.terms(max_staleness);
         self.shared.mark_used(terms.now);
         let snapshot = self.shared.snapshot();
@@ -168,32 +188,50 @@ impl ScopeCache {
             Ok(reading) => return Ok(read(reading, snapshot, Outcome::Hit)),
             Err(gap) => gap,
         };
-        let pending = PendingQuery {
-            query: Arc::new(query),
-            not_before: terms.not_before,
-            caller: CallerKey::default(),
-        };
+        let pending = PendingQuery { query: Arc::new(query), not_before: terms.not_before };
         let known = snapshot.read(&pending.query, None).unwrap_or_else(Reading::missing);
-        let Settings { stale_while_revalidate, stale_if_error, ttl, .. } = *self.shared.settings;
+        let Settings { stale_while_revalidate, stale_if_error, .. } = *self.shared.settings;
         if terms.tolerate(known.freshness, stale_while_revalidate) {
-            self.shared.refresh_in_background(pending, &gap);
+            self.shared.refresh_in_background(&pending, &gap);
             refresher::spawn_if_idle(&self.shared);
             return Ok(read(known, snapshot, Outcome::StaleWhileRevalidate));
         }
         let takes_stale = terms.tolerate(known.freshness, stale_if_error);
-        let reason = match self.wait(Lane::Lists, &pending, &gap, takes_stale, deadline).await? {
-            WaitOutcome::Met { reading, snapshot, collapsed } => {
-                let outcome = Outcome::Fetched { why: terms.why(known.freshness, ttl), collapsed };
-                return Ok(CacheRead { reading, snapshot, outcome, at: Instant::now() });
-            }
-            WaitOutcome::Stale(reason) => reason,
-            WaitOutcome::Failed(error) if takes_stale && error.kind.is_transient() => {
-                StaleReason::Failed(error)
-            }
-            WaitOutcome::Failed(error) => return Err(CacheError::Upstream(error)),
-            WaitOutcome::Refused(error) => return Err(error),
-        };
-        Ok(read(known, snapshot, Outcome::StaleIfError(reason)))
+        let miss = CacheMiss { pending, gap, terms, known, snapshot, takes_stale };
+        if takes_stale && let Some(reason) = self.shared.stale_at_once(&miss.pending, &miss.gap) {
+            return Ok(miss.stale(reason));
+        }
+        Err(Box::new(miss))
+    }
+
+    /// Waits for an answer that was not known. A query about images is answered at the deadline at the
+    /// latest, about as many of its images as are known by then, if that is at least one
+    /// ([`Reading::images`]).
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn wait_for(
+        &self,
+        miss: CacheMiss,
+        caller: &Caller,
+        deadline: Option<Instant>,
+    ) -> Result<CacheRead, CacheError> {
+        let CacheMiss { pending, gap, takes_stale, .. } = &miss;
+        let reason =
+            match self.wait(Lane::Lists, caller, pending, gap, *takes_stale, deadline).await? {
+                WaitOutcome::Met { reading, snapshot, collapsed } => {
+                    let why = miss.terms.why(miss.known.freshness, self.ttl());
+                    let outcome = Outcome::Fetched { why, collapsed };
+                    return Ok(CacheRead { reading, snapshot, outcome, at: Instant::now() });
+                }
+                WaitOutcome::Stale(reason) => reason,
+                WaitOutcome::Failed(error) if *takes_stale && error.kind.is_transient() => {
+                    StaleReason::Failed(error)
+                }
+                WaitOutcome::Failed(error) => return Err(CacheError::Upstream(error)),
+                WaitOutcome::Refused(error) => return Err(error),
+            };
+        Ok(miss.stale(reason))
     }
 
     /// The answer to a query that a caller takes who cannot wait for EC2, as if EC2 took long.
@@ -241,7 +279,12 @@ impl ScopeCache {
     ///
     /// # Errors
     /// As [`Self::get`].
-    pub async fn refresh(&self, query: Query, not_before: Instant) -> Result<(), CacheError> {
+    pub async fn refresh(
+        &self,
+        query: Query,
+        not_before: Instant,
+        caller: &Caller,
+    ) -> Result<(), CacheError> {
         self.shared.mark_used(Instant::now());
         let gap = match assess(&self.shared.snapshot(), &query, not_before) {
             Assessment::Fresh(reading) => match reading.further {
@@ -250,9 +293,8 @@ impl ScopeCache {
             },
             Assessment::Missing(gap) => gap,
         };
-        let (query, caller) = (Arc::new(query), CallerKey::default());
-        let pending = PendingQuery { query, not_before, caller };
-        match self.wait(Lane::Watches, &pending, &gap, false, None).await? {
+        let pending = PendingQuery { query: Arc::new(query), not_before };
+        match self.wait(Lane::Watches, caller, &pending, &gap, false, None).await? {
             WaitOutcome::Met { .. } | WaitOutcome::Stale(_) => Ok(()),
             WaitOutcome::Failed(error) => Err(CacheError::Upstream(error)),
             WaitOutcome::Refused(error) => Err(error),
@@ -264,8 +306,18 @@ impl ScopeCache {
     ///
     /// # Errors
     /// If it is not permitted, or EC2 cannot be asked.
-    pub async fn dry_run(&self, not_before: Instant) -> Result<(), CacheError> {
-        let _place = self.dry_run_places.try_acquire().map_err(|_| CacheError::TooManyWaiting)?;
+    pub async fn dry_run(&self, not_before: Instant, caller: &Caller) -> Result<(), CacheError> {
+        let Some(mut place) = self.dry_run_places.acquire(caller) else {
+            return Err(CacheError::TooManyWaiting);
+        };
+        tokio::select! {
+            biased;
+            () = place.preempted() => Err(CacheError::Preempted),
+            result = self.shared_dry_run(not_before) => result,
+        }
+    }
+
+    async fn shared_dry_run(&self, not_before: Instant) -> Result<(), CacheError> {
         let mut newest = self.dry_run.lock().await;
         if let Some(DryRun { started, result }) = &*newest
             && *started >= not_before
@@ -314,12 +366,13 @@ impl ScopeCache {
     async fn wait(
         &self,
         lane: Lane,
+        caller: &Caller,
         pending: &PendingQuery,
         gap: &Gap,
         takes_stale: bool,
         deadline: Option<Instant>,
     ) -> Result<WaitOutcome, CacheError> {
-        let mut ticket = self.shared.wait(lane, pending.clone(), gap, takes_stale)?;
+        let mut ticket = self.shared.wait(lane, caller, pending.clone(), gap, takes_stale)?;
         refresher::spawn_if_idle(&self.shared);
         if let Some(deadline) = deadline {
             match timeout_at(deadline, &mut ticket.outcome).await {

@@ -14,16 +14,18 @@ use super::{
     fetch::Fetch,
     freshness::Freshness,
     outcome::{CacheError, StaleReason},
-    planner::QueryId,
+    pending::QueryId,
     query::PendingQuery,
     reading::Gap,
     refusals::Refusals,
     room::{Holding, Room},
     settings::Settings,
     snapshot::Snapshot,
-    wait_queue::{Arrivals, Bounds, Place, WaitOutcome, WaitQueue, Waiter},
+    wait_queue::{
+        Admission, Arrivals, Bounds, PendingGroup, Place, WaitOutcome, WaitQueue, Waiter,
+    },
 };
-use crate::domain::{Attempts, BoundLog, CallTime, Scope, TaskKey, Upstream};
+use crate::domain::{Attempts, BoundLog, CallTime, Caller, Scope, TaskKey, Upstream};
 
 /// Most pages of a scope within one TTL that are read for images that look-ups do not tell; for one watch,
 /// at all.
@@ -157,27 +159,43 @@ impl Shared {
     pub(super) fn wait(
         self: &Arc<Self>,
         lane: Lane,
+        caller: &Caller,
         pending: PendingQuery,
         gap: &Gap,
         takes_stale: bool,
     ) -> Result<Ticket, CacheError> {
         let mut state = self.state();
         state.check_refusals(&pending, gap)?;
-        if !state.queues[lane as usize].has_room(&pending.query) {
-            self.waiting_logs[lane as usize].refused(self.max_callers(lane));
-            return Err(CacheError::TooManyWaiting);
-        }
-        self.waiting_logs[lane as usize].admitted();
-        if takes_stale && let Some(reason) = state.serve_stale.clone() {
-            state.queues[lane as usize].refresh_in_background(pending);
+        if takes_stale && let Some(reason) = state.stale_at_once(&pending) {
             return Ok(Ticket::told(WaitOutcome::Stale(reason)));
         }
+        let queue = &mut state.queues[lane as usize];
+        self.admit(lane, queue.make_room(&pending.query, caller))?;
         let (notify, outcome) = oneshot::channel();
-        let waiter = Waiter { not_before: pending.not_before, takes_stale, notify, joined: None };
+        let PendingQuery { not_before, .. } = pending;
+        let caller = caller.clone();
+        let waiter = Waiter { caller, not_before, takes_stale, notify, joined: None };
         state.arrivals += 1;
         let arrival = state.arrivals;
         let place = state.queues[lane as usize].wait(pending, waiter, arrival);
         Ok(Ticket { outcome, place: Some((self.clone(), lane, place)) })
+    }
+
+    fn admit(&self, lane: Lane, admission: Admission) -> Result<(), CacheError> {
+        let log = &self.waiting_logs[lane as usize];
+        if admission == Admission::Free {
+            log.admitted();
+        } else {
+            log.refused(self.max_callers(lane));
+        }
+        if admission == Admission::Refused { Err(CacheError::TooManyWaiting) } else { Ok(()) }
+    }
+
+    /// The reason to serve an old answer at once. It is refreshed in the background.
+    pub(super) fn stale_at_once(&self, pending: &PendingQuery, gap: &Gap) -> Option<StaleReason> {
+        let mut state = self.state();
+        state.check_refusals(pending, gap).ok()?;
+        state.stale_at_once(pending)
     }
 
     fn max_callers(&self, lane: Lane) -> usize {
@@ -189,11 +207,10 @@ impl Shared {
 
     /// Asks for a refresh that no caller waits for. If there is no room it is left out: the caller has
     /// an answer, and the next one asks again.
-    pub(super) fn refresh_in_background(&self, pending: PendingQuery, gap: &Gap) {
+    pub(super) fn refresh_in_background(&self, pending: &PendingQuery, gap: &Gap) {
         let mut state = self.state();
-        let queue = &state.queues[Lane::Lists as usize];
-        if queue.has_room(&pending.query) && state.check_refusals(&pending, gap).is_ok() {
-            state.queues[Lane::Lists as usize].refresh_in_background(pending);
+        if state.check_refusals(pending, gap).is_ok() {
+            state.refresh_in_background(pending);
         }
     }
 }
@@ -205,14 +222,28 @@ impl State {
     }
 
     /// All that is pending, from the query that waits longest on.
-    pub(super) fn pending(&mut self) -> Vec<(QueryId, PendingQuery)> {
+    pub(super) fn pending(&mut self) -> Vec<PendingGroup> {
         let mut pending = Vec::new();
         for queue in &mut self.queues {
             pending.extend(queue.pending());
         }
         // Refreshes that no caller waits for are at the end.
-        pending.sort_by_key(|(oldest, ..)| (oldest.is_none(), *oldest));
-        pending.into_iter().map(|(_, id, pending)| (id, pending)).collect()
+        pending.sort_by_key(|group| (group.oldest.is_none(), group.oldest));
+        pending
+    }
+
+    /// Why a caller that takes an old answer should not wait. Its query is refreshed in the background.
+    fn stale_at_once(&mut self, pending: &PendingQuery) -> Option<StaleReason> {
+        let reason = self.serve_stale.clone()?;
+        self.refresh_in_background(pending);
+        Some(reason)
+    }
+
+    fn refresh_in_background(&mut self, pending: &PendingQuery) {
+        let queue = &mut self.queues[Lane::Lists as usize];
+        if queue.has_room_in_background(&pending.query) {
+            queue.refresh_in_background(pending.clone());
+        }
     }
 
     /// The queue that a query waits in.

@@ -31,6 +31,11 @@ pub(super) struct GatewayArgs {
     #[arg(long, env = "AMISTORE_REQUEST_TIMEOUT", value_name = "DURATION", value_parser = positive_duration, default_value = duration_text(grpc::Settings::default().request_timeout))]
     request_timeout: Duration,
 
+    /// Maximum number of Lists that wait for EC2 at once, all scopes together. Those whose answer is
+    /// known do not count.
+    #[arg(long, env = "AMISTORE_MAX_REQUESTS", value_name = "NUMBER", value_parser = value_parser!(u32).range(1..), default_value = grpc::Settings::default().max_requests.to_string())]
+    max_requests: u32,
+
     #[command(flatten)]
     connections: ConnectionArgs,
 
@@ -147,6 +152,7 @@ impl GatewayArgs {
             allowed_regions: self.allowed_regions.iter().cloned().collect(),
             grpc: grpc::Settings {
                 request_timeout: self.request_timeout,
+                max_requests: self.max_requests as usize,
                 max_answer_bytes: self.cache.max_answer_bytes,
             },
             connections: self.connections.settings(),

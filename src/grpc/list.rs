@@ -5,10 +5,14 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::{Extensions, Response, Status};
 
-use super::{hits::Hits, metadata, response_cache::CachedResponse, status::status};
+use super::{
+    hits::Hits, metadata, request_bound::RequestBound, response_cache::CachedResponse,
+    status::status,
+};
 use crate::{
     api::{ApiError, ListQuery, ScopePolicy},
     cache::{Cache, CacheRead, ScopeCache},
+    domain::Caller,
     proto::{EncodedListRequest, EncodedListResponse, ListStoreImageTasksResponse},
 };
 
@@ -17,21 +21,28 @@ pub(super) struct ListHandler {
     cache: Arc<Cache>,
     policy: Arc<ScopePolicy>,
     hits: Arc<Hits>,
+    bound: RequestBound,
 }
 
 impl ListHandler {
-    pub(super) fn new(cache: Arc<Cache>, policy: Arc<ScopePolicy>, hits: Arc<Hits>) -> Self {
-        Self { cache, policy, hits }
+    pub(super) fn new(
+        cache: Arc<Cache>,
+        policy: Arc<ScopePolicy>,
+        hits: Arc<Hits>,
+        max_requests: usize,
+    ) -> Self {
+        Self { cache, policy, hits, bound: RequestBound::new(max_requests) }
     }
 
     /// The response to a request that [`Hits`] does not answer.
     pub(super) async fn list(
         &self,
         request: EncodedListRequest,
+        caller: &Caller,
         answer_by: Instant,
     ) -> Result<Response<EncodedListResponse>, Status> {
         let query = ListQuery::parse(&request.decode()?, &self.policy).map_err(status)?;
-        self.answer(&request, &query, answer_by).await.map_err(status)
+        self.answer(&request, &query, caller, answer_by).await.map_err(status)
     }
 
     /// The response to a request that cannot wait for EC2 any longer, since its connection ends: from
@@ -57,18 +68,25 @@ impl ListHandler {
         &self,
         request: &EncodedListRequest,
         query: &ListQuery,
+        caller: &Caller,
         answer_by: Instant,
     ) -> Result<Response<EncodedListResponse>, ApiError> {
         let cache = self.cache.scope(&query.scope);
         if query.dry_run {
-            return dry_run(&cache).await;
+            return self.bound.run(caller, dry_run(&cache, caller)).await;
         }
         query.check_started_after(cache.newest_start())?;
-        let (cache_query, max_staleness) = (query.cache_query(), query.max_staleness);
-        match cache.get_until(cache_query, max_staleness, Some(answer_by)).await {
-            Ok(read) => Ok(self.respond(request, query, &cache, &read)),
-            Err(error) => Err(ApiError::cache(&error, &query.scope)),
-        }
+        let read = match cache.get_known(query.cache_query(), query.max_staleness) {
+            Ok(read) => read,
+            Err(miss) => {
+                let read = async {
+                    let read = cache.wait_for(*miss, caller, Some(answer_by)).await;
+                    read.map_err(|error| ApiError::cache(&error, &query.scope))
+                };
+                self.bound.run(caller, read).await?
+            }
+        };
+        Ok(self.respond(request, query, &cache, &read))
     }
 
     fn respond(
@@ -120,8 +138,11 @@ impl ListHandler {
     }
 }
 
-async fn dry_run(cache: &ScopeCache) -> Result<Response<EncodedListResponse>, ApiError> {
-    if let Err(error) = cache.dry_run(Instant::now()).await {
+async fn dry_run(
+    cache: &ScopeCache,
+    caller: &Caller,
+) -> Result<Response<EncodedListResponse>, ApiError> {
+    if let Err(error) = cache.dry_run(Instant::now(), caller).await {
         return Err(ApiError::cache(&error, cache.scope()));
     }
     let permitted = ListStoreImageTasksResponse { dry_run_permitted: true, ..Default::default() };

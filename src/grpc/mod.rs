@@ -1,6 +1,7 @@
 //! The gRPC front end: a tonic service that translates requests for [`crate::api`], asks the cache
 //! or the watches, and renders responses and errors. It does not use AWS's crates.
 
+mod caller;
 mod deadline;
 mod edge;
 mod foreign_body;
@@ -10,6 +11,7 @@ mod list;
 mod metadata;
 mod method;
 mod reflection;
+mod request_bound;
 mod response_cache;
 mod service;
 mod settings;

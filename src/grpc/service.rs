@@ -6,6 +6,7 @@ use futures_util::stream::Empty;
 use tonic::{Request, Response, Status, codec::CompressionEncoding};
 
 use super::{
+    caller::caller,
     deadline::{self, Deadline},
     edge::EdgeLayer,
     hits::Hits,
@@ -50,7 +51,7 @@ impl Service {
         let hits = Arc::new(Hits::new(cache.ttl(), settings.max_answer_bytes));
         Self {
             hits: hits.clone(),
-            list: ListHandler::new(cache, policy.clone(), hits),
+            list: ListHandler::new(cache, policy.clone(), hits, settings.max_requests),
             watch: WatchHandler::new(watches, policy),
             settings,
         }
@@ -82,8 +83,9 @@ impl StoreImageTaskService for Service {
         let deadline = request.extensions().get::<Deadline>().copied();
         let lifetime = request.extensions().get::<Lifetime>().cloned();
         let answer_by = deadline::answer_by(deadline, self.settings.request_timeout);
+        let caller = caller(request.extensions());
         let request = request.into_inner();
-        let list = self.list.list(request.clone(), answer_by);
+        let list = self.list.list(request.clone(), &caller, answer_by);
         tokio::select! {
             biased;
             answered = deadline::within(self.settings.request_timeout, list) => answered,
@@ -99,7 +101,9 @@ impl StoreImageTaskService for Service {
     ) -> Result<Response<WatchStream>, Status> {
         let deadline = request.extensions().get::<Deadline>().copied();
         let lifetime = request.extensions().get::<Lifetime>().cloned();
-        Ok(Response::new(self.watch.begin(request.into_inner(), deadline, lifetime).await?))
+        let caller = caller(request.extensions());
+        let watch = self.watch.begin(request.into_inner(), &caller, deadline, lifetime);
+        Ok(Response::new(watch.await?))
     }
 
     type WatchStoreImageTasksStream = Empty<Result<WatchStoreImageTasksResponse, Status>>;

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     api::{ApiError, Lifetime, Phase, ScopePolicy, WatchCall, watch_message},
-    domain::Scope,
+    domain::{Caller, Scope},
     proto::{WatchStoreImageTaskRequest, WatchStoreImageTaskResponse},
     watch::{Watch, Watches},
 };
@@ -38,10 +38,11 @@ impl WatchHandler {
     pub(super) async fn begin(
         &self,
         request: WatchStoreImageTaskRequest,
+        caller: &Caller,
         deadline: Option<Deadline>,
         lifetime: Option<Lifetime>,
     ) -> Result<WatchStream, Status> {
-        let mut messages = self.open(&request, deadline, lifetime).map_err(status)?;
+        let mut messages = self.open(&request, caller, deadline, lifetime).map_err(status)?;
         let first = match messages.next().await {
             Some(first) => first?,
             None => return Ok(Box::pin(stream::empty())),
@@ -53,6 +54,7 @@ impl WatchHandler {
     fn open(
         &self,
         request: &WatchStoreImageTaskRequest,
+        caller: &Caller,
         deadline: Option<Deadline>,
         lifetime: Option<Lifetime>,
     ) -> Result<Messages, ApiError> {
@@ -62,7 +64,7 @@ impl WatchHandler {
         let call = WatchCall::parse(request, &self.policy)?;
         let scope = call.query.scope.clone();
         call.check_started_after(self.watches.newest_start(&scope))?;
-        let watch = self.watches.watch(call.query).map_err(ApiError::too_many_watches)?;
+        let watch = self.watches.watch(call.query, caller).map_err(ApiError::too_many_watches)?;
         Ok(Messages {
             watch,
             scope,

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     cache::{ScopeCache, Snapshot},
-    domain::AttemptState,
+    domain::{AttemptState, Caller},
 };
 
 /// The poller of one scope. Its task runs only while there are subscribers.
@@ -46,6 +46,7 @@ impl Poller {
     pub(super) fn subscribe(
         self: &Arc<Self>,
         target: &Target,
+        caller: &Caller,
         wanted: Option<Wanted>,
     ) -> Subscriber {
         let keep = || match target {
@@ -53,11 +54,11 @@ impl Poller {
             Target::Candidate(_) => None,
         };
         let mut shared = self.shared();
-        let topic = shared.topics.get_or_create(target, keep);
+        let topic = shared.topics.get_or_create(target, caller, keep);
         if let Some(wanted) = wanted {
             topic.want(wanted);
         }
-        let subscriber = topic.subscribe(self.subscribers_changed.clone());
+        let subscriber = topic.subscribe(caller, self.subscribers_changed.clone());
         if !shared.running {
             shared.running = true;
             tokio::spawn(self.clone().run());
@@ -153,8 +154,9 @@ impl PollTask<'_> {
 }
 
 async fn run(cache: Arc<ScopeCache>, refresh: Refresh) -> Option<Refreshed> {
-    let Refresh { target, query, not_before, cancelled } = refresh;
-    let result = cancelled.run_until_cancelled(cache.refresh(query, not_before)).await?;
+    let Refresh { target, query, not_before, caller, cancelled } = refresh;
+    let refreshed = cache.refresh(query, not_before, &caller);
+    let result = cancelled.run_until_cancelled(refreshed).await?;
     Some(Refreshed { target, not_before, result })
 }
 

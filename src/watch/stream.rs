@@ -6,10 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     poller::Poller,
@@ -21,7 +18,7 @@ use super::{
 };
 use crate::{
     cache::{MissingImage, ScopeCache, Snapshot},
-    domain::StoreImageTask,
+    domain::{FairPermit, StoreImageTask},
 };
 
 /// 30 s: the most that calls on which `NoTask` rests may have started before the wait was over.
@@ -48,7 +45,7 @@ pub struct Watch {
     heartbeat: Duration,
     sent: Sent,
     ended: bool,
-    _permit: OwnedSemaphorePermit,
+    permit: FairPermit,
 }
 
 /// What the subscriber was told.
@@ -76,7 +73,7 @@ impl Watch {
         poller: Arc<Poller>,
         query: WatchQuery,
         asked: Instant,
-        permit: OwnedSemaphorePermit,
+        permit: FairPermit,
     ) -> Self {
         let WatchQuery { target, wait_for_task, heartbeat, .. } = query;
         let wait_ends = asked.checked_add(wait_for_task).unwrap_or(asked);
@@ -85,7 +82,7 @@ impl Watch {
         let mut subscriber = None;
         if !cached.as_ref().is_some_and(TaskView::is_terminal) {
             let wanted = wanted(&cache, &target, asked, wait_ends);
-            subscriber = Some(poller.subscribe(&target, Some(wanted)));
+            subscriber = Some(poller.subscribe(&target, permit.caller(), Some(wanted)));
         }
         Self {
             cache,
@@ -99,7 +96,7 @@ impl Watch {
             heartbeat,
             sent: Sent::default(),
             ended: false,
-            _permit: permit,
+            permit,
         }
     }
 
@@ -121,6 +118,7 @@ impl Watch {
                 is_alive = subscriber.changed() => if !is_alive {
                     return self.end(Ended::Lost);
                 },
+                () = self.permit.preempted() => return self.end(Ended::Preempted),
                 () = sleep_until(wake) => {}
             }
         }
@@ -284,7 +282,8 @@ impl Watch {
     fn pin(&mut self, view: TaskView, published: &Published, now: Instant) -> Message {
         let target = view.target();
         if !view.is_terminal() && self.target != target {
-            self.subscriber = Some(self.poller.subscribe(&target, None));
+            let caller = self.permit.caller();
+            self.subscriber = Some(self.poller.subscribe(&target, caller, None));
             self.target = target;
         }
         self.message(Kind::Update, Some(view), published, now)

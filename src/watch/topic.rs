@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     cache::{CacheError, Freshness, KeptTask, ProgressRate, Query, Snapshot},
-    domain::{AttemptState, StoreImageTask},
+    domain::{AttemptState, Caller, StoreImageTask},
 };
 
 /// 60 s: how long EC2 must refuse without an answer between until a watch that has begun ends. IAM is
@@ -34,6 +34,8 @@ const REFUSAL_CHECKED: Duration = Duration::from_secs(30);
 /// One target.
 pub(super) struct Topic {
     target: Target,
+    /// The newest subscriber's caller. EC2 is asked in its turn.
+    caller: Caller,
     published: watch::Sender<Published>,
     /// Keeps the watched task in the cache when the bound of tasks evicts others.
     _kept: Option<KeptTask>,
@@ -63,6 +65,8 @@ pub(super) struct Refresh {
     pub(super) query: Query,
     /// Its calls must start at this time or later.
     pub(super) not_before: Instant,
+    /// The caller that it counts for.
+    pub(super) caller: Caller,
     /// Cancelled when the topic is dropped.
     pub(super) cancelled: CancellationToken,
 }
@@ -99,11 +103,12 @@ pub(super) struct Refusal {
 }
 
 impl Topic {
-    pub(super) fn new(target: Target, kept: Option<KeptTask>) -> Self {
+    pub(super) fn new(target: Target, caller: Caller, kept: Option<KeptTask>) -> Self {
         let reads_further = matches!(target, Target::Candidate(_));
         let published = Published { reads_further, ..Published::default() };
         Self {
             target,
+            caller,
             published: watch::Sender::new(published),
             _kept: kept,
             created: Instant::now(),
@@ -120,7 +125,8 @@ impl Topic {
     }
 
     /// Subscribes to the topic. `closed` is notified when the subscriber is dropped.
-    pub(super) fn subscribe(&self, closed: Arc<Notify>) -> Subscriber {
+    pub(super) fn subscribe(&mut self, caller: &Caller, closed: Arc<Notify>) -> Subscriber {
+        self.caller.clone_from(caller);
         Subscriber { published: self.published.subscribe(), _closed: NotifyOnDrop(closed) }
     }
 
@@ -291,7 +297,8 @@ impl Topic {
         let reads_further = self.published.borrow().reads_further;
         let looks_up = self.looks_up(snapshot, now);
         let query = self.target.query(Means { reads_further, looks_up });
-        Refresh { target: self.target.clone(), query, not_before, cancelled }
+        let (target, caller) = (self.target.clone(), self.caller.clone());
+        Refresh { target, query, not_before, caller, cancelled }
     }
 
     /// The time at which the calls of a refresh must start, or later: what a subscriber wants, or half of

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     cache::{CacheError, KeptTask, Snapshot},
-    domain::AttemptState,
+    domain::{AttemptState, Caller},
 };
 
 /// The topics of one scope that have subscribers.
@@ -44,9 +44,11 @@ impl Topics {
     pub(super) fn get_or_create(
         &mut self,
         target: &Target,
+        caller: &Caller,
         kept: impl FnOnce() -> Option<KeptTask>,
     ) -> &mut Topic {
-        self.by_target.entry(target.clone()).or_insert_with(|| Topic::new(target.clone(), kept()))
+        let new = || Topic::new(target.clone(), caller.clone(), kept());
+        self.by_target.entry(target.clone()).or_insert_with(new)
     }
 
     /// The topic of a target.

@@ -96,6 +96,8 @@ pub enum Ended {
     NoTask(Box<NoTask>),
     /// EC2 no longer lists the task.
     Gone(TaskKey),
+    /// Another caller asked for a watch at the bound, and the caller of this one had most.
+    Preempted,
     /// The poller panicked.
     Lost,
 }

@@ -6,12 +6,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
 use super::{poller::Poller, settings::Settings, stream::Watch, target::Target};
 use crate::{
     cache::{Cache, ScopeCache},
-    domain::{BoundLog, Scope},
+    domain::{Caller, FairPermits, Scope},
 };
 
 /// All watches of the gateway, over all scopes.
@@ -20,9 +20,8 @@ pub struct Watches {
     settings: Settings,
     /// The pollers of the scopes that have watches. A watch holds its poller.
     pollers: Mutex<HashMap<Scope, Weak<Poller>>>,
-    /// A permit per watch that may still be opened.
-    permits: Arc<Semaphore>,
-    bound_log: BoundLog,
+    /// A permit per watch that is open.
+    permits: FairPermits,
 }
 
 /// The task that a caller wants to watch.
@@ -47,14 +46,8 @@ impl Watches {
     /// Creates the watch engine over a cache. No watch is open.
     #[must_use]
     pub fn new(cache: Arc<Cache>, settings: Settings) -> Self {
-        let permits = settings.max_watches.min(Semaphore::MAX_PERMITS);
-        Self {
-            cache,
-            settings,
-            pollers: Mutex::default(),
-            permits: Arc::new(Semaphore::new(permits)),
-            bound_log: BoundLog::new("watches", None),
-        }
+        let permits = FairPermits::new("watches", None, settings.max_watches);
+        Self { cache, settings, pollers: Mutex::default(), permits }
     }
 
     /// The latest start time of a task that EC2 has shown in a scope. None if no task is known.
@@ -66,13 +59,9 @@ impl Watches {
     /// Opens a watch. It begins when its first message is asked for.
     ///
     /// # Errors
-    /// If too many watches are open.
-    pub fn watch(&self, query: WatchQuery) -> Result<Watch, TooManyWatches> {
-        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
-            self.bound_log.refused(self.settings.max_watches);
-            return Err(TooManyWatches);
-        };
-        self.bound_log.admitted();
+    /// If too many watches are open, and no caller has more of them than this one would have.
+    pub fn watch(&self, query: WatchQuery, caller: &Caller) -> Result<Watch, TooManyWatches> {
+        let Some(permit) = self.permits.acquire(caller) else { return Err(TooManyWatches) };
         let cache = self.cache.scope(&query.scope);
         let poller = self.poller(&query.scope, &cache);
         Ok(Watch::new(cache, poller, query, Instant::now(), permit))

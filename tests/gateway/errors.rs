@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use amistore_gateway::{
     api::errors_markdown,
-    domain::ErrorKind,
+    domain::{Caller, ErrorKind},
     ec2::{KNOWN_CODES, kind_of_code},
     simulator::{Fault, Wire},
 };
@@ -139,7 +139,10 @@ async fn an_endpoint_that_refuses_connections_is_unavailable() {
         make_upstream,
     );
     let cache = cache.scope(&scope);
-    let error = cache.dry_run(tokio::time::Instant::now()).await.expect_err("the port is closed");
+    let error = cache
+        .dry_run(tokio::time::Instant::now(), &Caller::local())
+        .await
+        .expect_err("the port is closed");
     let amistore_gateway::cache::CacheError::Upstream(error) = error else { panic!("{error:?}") };
     assert_eq!((error.kind, &*error.code), (ErrorKind::Unavailable, "ConnectionFailure"));
 }

@@ -8,6 +8,7 @@ mod edge;
 mod errors;
 mod list;
 mod logs;
+mod overload;
 mod server;
 mod simulator;
 mod statuses;

@@ -170,6 +170,27 @@ async fn too_many_waiting() -> Status {
     one_refused(setup, vec![all(); 3]).await
 }
 
+async fn too_many_requests() -> Status {
+    let mut setup = Setup::default();
+    setup.gateway.grpc.max_requests = 1;
+    setup.simulator.latency = SECOND;
+    one_refused(setup, vec![all(); 3]).await
+}
+
+async fn preempted_watch() -> Status {
+    let mut setup = Setup::default();
+    setup.gateway.watch.max_watches = 2;
+    let rig = setup.start().await;
+    rig.add([Task::running(&image(1), HOUR)]);
+    let greedy = rig.client();
+    let _oldest = rig.until(greedy.watch(watch_of(&image(1)))).await.expect("room");
+    let newest = tokio::spawn(async move { greedy.watch_to_end(watch_of(&image(1))).await });
+    rig.run_for(SECOND).await;
+    let modest = rig.client_from([127, 0, 0, 2]);
+    rig.until(modest.watch(watch_of(&image(1)))).await.expect("room");
+    rig.until(newest).await.expect("no panic").1.expect_err("preempted")
+}
+
 async fn too_many_tasks() -> Status {
     let mut setup = Setup::default();
     setup.gateway.cache.max_tasks = 300;
@@ -328,6 +349,8 @@ async fn every_status_of_the_gateway_is_as_documented() {
         ("TOO_MANY_WAITING", too_many_waiting().await),
         ("TOO_MANY_BYTES", too_many_bytes().await),
         ("TOO_MANY_WATCHES", too_many_watches().await),
+        ("TOO_MANY_REQUESTS", too_many_requests().await),
+        ("PREEMPTED", preempted_watch().await),
         ("REQUEST_LOST", after_call(|| panic!("a bug")).await),
         ("REQUEST_TIMED_OUT", request_timed_out().await),
         ("REQUEST_TIMED_OUT", raw(LIST, &[], wire::endless("")).await),

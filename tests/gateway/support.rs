@@ -184,6 +184,13 @@ impl Rig {
         )
     }
 
+    /// A client with a connection from this address. All of 127.0.0.0/8 is this host.
+    pub(crate) fn client_from(&self, address: [u8; 4]) -> Client {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).expect("valid");
+        let channel = endpoint.local_address(Some(address.into())).connect_lazy();
+        Client(StoreImageTaskServiceClient::new(channel))
+    }
+
     /// A client whose streams take this many bytes before they are read.
     pub(crate) fn narrow_client(&self, bytes: u32) -> Client {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).expect("valid");
@@ -214,6 +221,20 @@ impl Rig {
             tokio::time::advance(left.min(STEP)).await;
         }
         drain_sockets().await;
+    }
+
+    /// Does the work without a step of the clock. Panics if it waits for one.
+    pub(crate) async fn at_once<T>(&self, work: impl Future<Output = T>) -> T {
+        let steps = async {
+            for _ in 0..20 {
+                drain_sockets().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = steps => panic!("it waits for the clock"),
+        }
     }
 
     /// Advances the clock until the work is done. Panics if that takes more than an hour.

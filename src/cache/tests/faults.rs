@@ -11,7 +11,8 @@ use super::{
 use crate::{
     cache::{CacheError, CacheRead, MissingImage, Outcome, Query, Settings},
     domain::{
-        DescribeTarget, ErrorKind, ImageId, ListingFilter, StoreImageTask, TaskState, TaskStateKind,
+        Caller, DescribeTarget, ErrorKind, ImageId, ListingFilter, StoreImageTask, TaskState,
+        TaskStateKind,
     },
 };
 
@@ -467,7 +468,8 @@ async fn a_wall_clock_that_leaps_loses_no_task() {
 #[tokio::test(start_paused = true)]
 async fn a_dry_run_is_shared_by_those_who_came_before_it_started_and_by_no_other() {
     let world = World::with(Settings { max_waiting: 3, ..Settings::default() });
-    let dry_run = || world.scope.dry_run(Instant::now());
+    let caller = Caller::default();
+    let dry_run = || world.scope.dry_run(Instant::now(), &caller);
     let late = async {
         sleep(Duration::from_millis(50)).await;
         dry_run().await
@@ -489,8 +491,9 @@ async fn watches_have_places_of_their_own() {
     let running: Vec<_> = (100..104).map(|image| world.add_running(image, image)).collect();
     world.get(all(1)).await.expect("answered");
     sleep(MINUTE).await;
+    let caller = Caller::default();
     let refresh = |number: usize| {
-        world.scope.refresh(Query::Task(running[number].key.clone()), Instant::now())
+        world.scope.refresh(Query::Task(running[number].key.clone()), Instant::now(), &caller)
     };
     let (list, other, one, two, three) = tokio::join!(
         world.get_now(all(30)),
@@ -515,7 +518,8 @@ async fn at_the_deadline_a_query_about_images_is_answered_about_the_first_of_the
     world.ec2().latency = SECOND;
     world.get(all(1)).await.expect("answered");
     let deadline = Instant::now() + Duration::from_millis(2_500);
-    let found = world.scope.get_until(latest(101..=200), None, Some(deadline)).await;
+    let miss = world.scope.get_known(latest(101..=200), None).expect_err("not known");
+    let found = world.scope.wait_for(*miss, &Caller::default(), Some(deadline)).await;
     let reading = found.expect("answered").reading;
     assert!(reading.more && reading.images >= 20 && reading.images < 100, "{}", reading.images);
     assert_eq!(reading.tasks.len(), reading.images);

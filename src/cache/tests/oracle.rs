@@ -555,6 +555,7 @@ impl<'a> Oracle<'a> {
             CacheError::Remembered { error, left } => self.judge_remembered(heard, error, *left),
             CacheError::TooManyWaiting => self.judge_crowded(heard),
             CacheError::TooManyTasks => self.judge_full(heard),
+            CacheError::Preempted => Err("there is no other caller".into()),
             CacheError::RefresherLost => Err("an internal error".into()),
         }
     }

@@ -8,17 +8,11 @@ use std::{
 use tokio::time::Instant;
 
 use crate::cache::{
-    assess::assess,
-    coverage::Position,
-    fetch::Fetch,
-    pages::PageStart,
-    planner::PendingGap,
-    query::{CallerKey, Query},
-    reading::Assessment,
-    snapshot::Snapshot,
+    assess::assess, coverage::Position, fetch::Fetch, pages::PageStart, pending::PendingGap,
+    query::Query, reading::Assessment, snapshot::Snapshot,
 };
 use crate::domain::{
-    Answer, CallTime, ImageId, ListingFilter, NextToken, StoreImageTask, TaskKey, TaskState,
+    Answer, CallTime, Caller, ImageId, ListingFilter, NextToken, StoreImageTask, TaskKey, TaskState,
 };
 
 /// A beginning for both clocks.
@@ -115,7 +109,7 @@ pub(in crate::cache) fn gaps(snapshot: &Snapshot, pending: &[(Query, Instant)]) 
     let mut gaps = Vec::new();
     for (id, (query, not_before)) in (0..).zip(pending) {
         if let Assessment::Missing(gap) = assess(snapshot, query, *not_before) {
-            let (caller, not_before) = (CallerKey::default(), *not_before);
+            let (caller, not_before) = (Some(Caller::default()), *not_before);
             gaps.push(PendingGap { id, caller, not_before, gap, is_optional: false });
         }
     }

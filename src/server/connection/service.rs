@@ -20,8 +20,9 @@ use super::{
 };
 use crate::{
     api::{ApiError, GatewayReason, Lifetime},
+    domain::Caller,
     grpc::refusal,
-    server::wiring::Services,
+    server::{socket::PeerAddress, wiring::Services},
 };
 
 /// What a client without HTTP/2 reads.
@@ -32,12 +33,14 @@ pub(super) struct ConnectionService {
     services: Services,
     connection: Arc<Connection>,
     lifetime: Lifetime,
+    caller: Caller,
 }
 
 impl ConnectionService {
     pub(super) fn new(services: Services, connection: Arc<Connection>) -> Self {
         let lifetime = connection.phases.lifetime(connection.shared().settings.drain.spread);
-        Self { services, connection, lifetime }
+        let caller = caller(connection.peer);
+        Self { services, connection, lifetime, caller }
     }
 }
 
@@ -54,6 +57,7 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
         }
         let stream = self.connection.open_stream(header_bytes(request.headers()));
         request.extensions_mut().insert(self.lifetime.clone());
+        request.extensions_mut().insert(self.caller.clone());
         let request = request.map(|body| ReceivedBody::new(body, stream.clone()));
         // The services are always ready.
         let call = tower::Service::call(&mut self.services.clone(), request);
@@ -91,6 +95,14 @@ where
         };
         call.stream.answer();
         Poll::Ready(Ok(response.map(|body| SentBody::new(body, call.stream.clone()))))
+    }
+}
+
+/// The caller of all calls of a connection.
+fn caller(peer: PeerAddress) -> Caller {
+    match peer {
+        PeerAddress::Ip(address) => Caller::at(address.ip()),
+        PeerAddress::Unix => Caller::local(),
     }
 }
 
