@@ -783,15 +783,11 @@ mod tests {
                     planner.next(&story.snapshot, before).expect("a call");
                 }
                 let id = last.id;
-                let mut calls = 0;
-                loop {
-                    calls += 1;
+                let is_for_it = (0..2).any(|_| {
                     let plan = planner.next(&story.snapshot, &gaps).expect("a call");
-                    if plan.queries.contains(&id) {
-                        break;
-                    }
-                }
-                assert!(calls <= 2, "{modest:?} after {calls} calls beside 10,000 {what}");
+                    plan.queries.contains(&id)
+                });
+                assert!(is_for_it, "{modest:?} beside 10,000 {what}");
             }
         }
     }

@@ -634,12 +634,14 @@ mod tests {
             .map(|number| wait(&mut queue, 1, &query(number), number).expect("room").1)
             .collect();
         let (place, mut modest) = wait(&mut queue, 2, &query(3), 4).expect("it is pending");
+        let owned = |queue: &WaitQueue, number| queue.queries.weight_of(&caller(number));
+        assert_eq!((owned(&queue, 1), owned(&queue, 2)), (3, 1));
         wait(&mut queue, 3, &query(5), 5).expect("it holds fewer");
         let preempted: Vec<_> = greedy.iter_mut().map(is_preempted).collect();
         assert_eq!(preempted, [false, false, true, false], "another caller asks the newest, too");
         assert!(!is_preempted(&mut modest));
         queue.leave(place);
-        assert_eq!(queue.queries.weight_of(&caller(1)), 3, "it has it again");
+        assert_eq!((owned(&queue, 1), owned(&queue, 2)), (3, 0), "it has it again");
     }
 
     #[test]
@@ -655,6 +657,7 @@ mod tests {
         let waits = [0, 1, 2].map(|number| wait(&mut queue, 1, &query(number), number).is_some());
         assert_eq!(waits, [true, true, false]);
         assert_eq!((queue.queries.weight(), queue.background.queries), (2, 0));
+        assert!(queue.has_room_in_background(&query(2)), "callers fill only their places");
     }
 
     /// What happens, one after the other.

@@ -101,7 +101,7 @@ async fn above_max_requests_and_max_queries_frequent_answers_stay_fresh() {
             questions.push(spawn(&client, of_bucket(questions.len() as u64)));
         }
         rig.run_for(SECOND).await;
-        let list = rig.until(client.list(all())).await.expect("answered");
+        let list = rig.at_once(client.list(all())).await.expect("answered");
         let status = cache_status(&list);
         let as_of = list.into_inner().as_of.expect("a time");
         let now = amistore_gateway::domain::wall_clock()
