@@ -16,7 +16,9 @@ mod image;
 mod limits;
 #[cfg(test)]
 pub(crate) mod log_capture;
+mod log_text;
 mod name;
+mod peer_identity;
 mod readiness;
 mod task;
 mod time;
@@ -35,7 +37,9 @@ pub use fair_permits::{FairPermit, FairPermits};
 pub use filter::{ListingFilter, TaskFilter, TaskStateKind};
 pub use image::ImageId;
 pub use limits::{MAX_FILTER_VALUES, MAX_IMAGES_PER_CALL, MAX_TASKS_PER_CALL, TASK_LISTED_FOR};
+pub use log_text::log_text;
 pub use name::{AccountName, BucketName, NameError, Region, Scope};
+pub use peer_identity::{NameField, PeerIdentity};
 pub use readiness::Readiness;
 pub use task::{StoreImageTask, TaskKey, TaskState};
 #[cfg(test)]
