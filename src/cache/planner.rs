@@ -734,7 +734,7 @@ mod tests {
 
     /// A caller by a number.
     fn caller(number: u16) -> Caller {
-        Caller::identified(number.to_string())
+        Caller::at(std::net::Ipv4Addr::from_bits(number.into()).into())
     }
 
     fn of_bucket(number: u16) -> Query {

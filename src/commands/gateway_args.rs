@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, value_parser};
 
 use super::connection_args::ConnectionArgs;
+use super::tls_args::TlsArgs;
 use super::values::{
     byte_size, byte_size_text, duration, duration_text, interval, positive_duration, rate,
 };
@@ -47,6 +48,9 @@ pub(super) struct GatewayArgs {
 
     #[command(flatten)]
     ec2: Ec2Args,
+
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 #[derive(Debug, Args)]
@@ -138,7 +142,8 @@ impl GatewayArgs {
         self.default_region.as_ref()
     }
 
-    /// The gateway's settings, or all conflicts between flags.
+    /// The gateway's settings, with the files of TLS read; or all conflicts between flags, or else the
+    /// fault of these files.
     pub(super) fn settings(&self) -> Result<server::Settings, String> {
         let conflicts = self.conflicts();
         if !conflicts.is_empty() {
@@ -156,11 +161,12 @@ impl GatewayArgs {
                 max_answer_bytes: self.cache.max_answer_bytes,
             },
             connections: self.connections.settings(),
+            tls: self.tls.acceptor()?,
         })
     }
 
     fn conflicts(&self) -> Vec<String> {
-        let mut conflicts = Vec::new();
+        let mut conflicts = self.tls.conflicts();
         let WatchArgs { watch_min_interval: min, watch_max_interval: max, .. } = self.watch;
         if min > max {
             let (min, max) = (duration_text(min), duration_text(max));

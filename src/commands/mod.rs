@@ -23,6 +23,7 @@ mod simulate;
 mod task_format;
 #[cfg(test)]
 mod tests;
+mod tls_args;
 mod values;
 mod watch;
 

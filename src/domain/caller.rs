@@ -1,6 +1,8 @@
 //! The caller of a request, as far as fairness tells callers apart.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
+
+use super::peer_identity::PeerIdentity;
 
 /// The caller of a request: who it has proved to be by its certificate, or else the address that it calls
 /// from. Behind a proxy, many clients are one caller.
@@ -12,7 +14,7 @@ enum Key {
     #[default]
     Local,
     Address(IpAddr),
-    Identity(Arc<str>),
+    Identity(PeerIdentity),
 }
 
 impl Caller {
@@ -31,17 +33,22 @@ impl Caller {
 
     /// All clients whose certificates have this identity.
     #[must_use]
-    pub fn identified(identity: impl Into<Arc<str>>) -> Self {
-        Self(Key::Identity(identity.into()))
+    pub fn identified(identity: PeerIdentity) -> Self {
+        Self(Key::Identity(identity))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::NameField;
 
     fn at(address: &str) -> Caller {
         Caller::at(address.parse().expect("an address"))
+    }
+
+    fn identified(name: &str) -> Caller {
+        Caller::identified(PeerIdentity::new(NameField::Uri, name).expect("a name"))
     }
 
     #[test]
@@ -49,8 +56,8 @@ mod tests {
         assert_eq!(at("192.0.2.1"), at("::ffff:192.0.2.1"));
         assert_ne!(at("192.0.2.1"), at("192.0.2.2"));
         assert_ne!(at("::1"), at("127.0.0.1"));
-        assert_ne!(at("192.0.2.1"), Caller::identified("192.0.2.1"));
-        assert_eq!(Caller::identified("spiffe://a/b"), Caller::identified("spiffe://a/b"));
+        assert_ne!(at("192.0.2.1"), identified("192.0.2.1"));
+        assert_eq!(identified("spiffe://a/b"), identified("spiffe://a/b"));
         assert_ne!(Caller::local(), at("127.0.0.1"));
     }
 }

@@ -8,7 +8,7 @@ use super::log_text::log_text;
 const MAX_NAME_BYTES: usize = 2_048;
 
 /// The field of a certificate that holds a name, in the order in which they are looked up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, strum::Display)]
 pub enum NameField {
     /// A URI among the subject alternative names, such as a SPIFFE ID.
     #[strum(to_string = "URI")]
@@ -25,7 +25,7 @@ pub enum NameField {
 ///
 /// It is an extension of each request on the client's connection. Names of different fields are never
 /// equal, so that no subject can pass for a URI.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerIdentity {
     field: NameField,
     name: Arc<str>,

@@ -15,6 +15,7 @@ mod ports;
 mod serve;
 mod settings;
 mod socket;
+pub mod tls;
 mod wiring;
 
 pub use accept::{BindError, Listeners};

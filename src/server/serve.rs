@@ -45,7 +45,7 @@ pub async fn serve(
     let drain_settings = settings.connections.drain;
     let mut default_region = settings.default_region.clone();
     let limit = ConnectionLimit::of_process(settings.connections.max_connections);
-    let connections = Connections::new(settings.connections);
+    let connections = Connections::new(settings.connections, settings.tls.clone());
     let (health, health_service) = HealthStatus::new(readiness_at_start(&default_region)).await;
     let services = wiring::services(settings, make_upstream, health_service)?;
     let Ports { grpc, admin } = ports.into();

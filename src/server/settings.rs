@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use super::tls::TlsAcceptor;
 use crate::{
     cache,
     domain::{DefaultRegion, Region},
@@ -25,6 +26,8 @@ pub struct Settings {
     pub grpc: grpc::Settings,
     /// The connections of the port.
     pub connections: ConnectionSettings,
+    /// TLS of the connections; None for plaintext.
+    pub tls: Option<TlsAcceptor>,
 }
 
 /// Settings of the connections of the gateway's port.

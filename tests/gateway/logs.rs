@@ -12,7 +12,7 @@ use amistore_gateway::simulator::Fault;
 use futures_util::future::{join_all, try_join_all};
 use serde_json::{Value, json};
 use tonic::Code;
-use tracing::{Dispatch, subscriber::DefaultGuard};
+use tracing::{Dispatch, Level, subscriber::DefaultGuard};
 
 use crate::support::{Rig, Setup, Task, all, at_most, finished, image, watch_of};
 
@@ -22,8 +22,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// event is off by the first thread that logs it. Threads of other tests have no subscriber.
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
 
-/// The log of a gateway at `info` and above. The whole gateway runs on the thread of its test.
-struct Log {
+/// The log of a gateway. The whole gateway runs on the thread of its test.
+pub(crate) struct Log {
     written: Written,
     _capture: DefaultGuard,
 }
@@ -42,20 +42,25 @@ impl io::Write for Written {
 }
 
 impl Log {
-    fn capture() -> Self {
+    pub(crate) fn capture() -> Self {
+        Self::capture_from(Level::INFO)
+    }
+
+    /// The log of a gateway at this level and above.
+    pub(crate) fn capture_from(level: Level) -> Self {
         LazyLock::force(&SECOND);
         let written = Written::default();
         let writer = written.clone();
         let subscriber = tracing_subscriber::fmt()
             .json()
-            .with_max_level(tracing::Level::INFO)
+            .with_max_level(level)
             .with_writer(move || writer.clone())
             .finish();
         Self { written, _capture: tracing::subscriber::set_default(subscriber) }
     }
 
     /// The fields of the lines of this level, in order.
-    fn lines(&self, level: &str) -> Vec<Value> {
+    pub(crate) fn lines(&self, level: &str) -> Vec<Value> {
         let written = self.written.0.lock().expect("no panic").clone();
         let mut lines = Vec::new();
         for line in String::from_utf8(written).expect("UTF-8").lines() {

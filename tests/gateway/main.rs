@@ -3,6 +3,7 @@
 
 mod admin;
 mod cache;
+mod certificates;
 mod connections;
 mod edge;
 mod errors;
@@ -13,6 +14,7 @@ mod server;
 mod simulator;
 mod statuses;
 mod support;
+mod tls;
 mod validation;
 mod watch;
 mod watch_search;

@@ -373,6 +373,11 @@ pub(crate) fn image(number: u64) -> String {
 pub(crate) struct Client(pub(crate) StoreImageTaskServiceClient<Channel>);
 
 impl Client {
+    /// A client over this channel.
+    pub(crate) fn over(channel: Channel) -> Self {
+        Self(StoreImageTaskServiceClient::new(channel))
+    }
+
     pub(crate) async fn list(
         &self,
         request: ListStoreImageTasksRequest,

@@ -12,7 +12,7 @@ use super::{
     incidents::Incidents,
     state::Connection,
 };
-use crate::server::{settings::ConnectionSettings, socket::PeerAddress};
+use crate::server::{settings::ConnectionSettings, socket::PeerAddress, tls::TlsAcceptor};
 
 /// The connections of the process, and the bytes that they hold together.
 #[derive(Clone, Debug)]
@@ -22,6 +22,7 @@ pub(in crate::server) struct Connections(pub(super) Arc<Shared>);
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) settings: ConnectionSettings,
+    pub(super) tls: Option<TlsAcceptor>,
     pub(super) limits: Limits,
     pub(super) held: Account,
     pub(super) incidents: Incidents,
@@ -42,13 +43,14 @@ struct Open {
 }
 
 impl Connections {
-    pub(in crate::server) fn new(settings: ConnectionSettings) -> Self {
+    pub(in crate::server) fn new(settings: ConnectionSettings, tls: Option<TlsAcceptor>) -> Self {
         let limits = Limits {
             received: bound(settings.max_inbound_bytes),
             to_send: bound(settings.max_outbound_bytes),
         };
         Self(Arc::new(Shared {
             settings,
+            tls,
             limits,
             held: Account::default(),
             incidents: Incidents::default(),

@@ -1,6 +1,6 @@
 //! Serves one connection, from its first byte to its end.
 
-use std::{error::Error, pin::pin, time::Duration};
+use std::{error::Error, pin::pin, sync::Arc, time::Duration};
 
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -15,9 +15,11 @@ use super::{
     reaper::HANDSHAKE,
     registry::{Connections, OpenConnection},
     service::ConnectionService,
+    state::Connection,
 };
 use crate::{
     api::Phase,
+    domain::PeerIdentity,
     server::{connection_limit::ConnectionPermit, socket::PeerAddress, wiring::Services},
 };
 
@@ -71,9 +73,32 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = &open.connection;
+    let Some(tls) = &connection.shared().tls else {
+        return serve_http(connection, socket, None, services).await;
+    };
+    let mut lifetime = connection.phases.lifetime(Duration::ZERO);
+    let accepted = tokio::select! {
+        accepted = tls.accept(socket, &connection.peer) => accepted,
+        // The handshake takes too long, or the process stops.
+        () = lifetime.reached(Phase::Closed) => return,
+    };
+    // If the client is refused, the acceptor has logged why.
+    if let Ok((socket, identity)) = accepted {
+        serve_http(connection, socket, identity, services).await;
+    }
+}
+
+async fn serve_http<I>(
+    connection: &Arc<Connection>,
+    socket: I,
+    identity: Option<PeerIdentity>,
+    services: Services,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut lifetime = connection.phases.lifetime(Duration::ZERO);
     let socket = TokioIo::new(ObservedSocket::new(socket, connection.clone()));
-    let service = ConnectionService::new(services, connection.clone());
+    let service = ConnectionService::new(services, connection.clone(), identity);
     let builder = builder(StreamExecutor(connection.clone()));
     let mut http = pin!(builder.serve_connection(socket, service));
     let ended = tokio::select! {

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     api::{ApiError, GatewayReason, Lifetime},
-    domain::Caller,
+    domain::{Caller, PeerIdentity},
     grpc::refusal,
     server::{socket::PeerAddress, wiring::Services},
 };
@@ -32,15 +32,21 @@ const UPGRADE_REQUIRED: &str = "This port speaks gRPC, which needs HTTP/2.\n";
 pub(super) struct ConnectionService {
     services: Services,
     connection: Arc<Connection>,
+    identity: Option<PeerIdentity>,
     lifetime: Lifetime,
     caller: Caller,
 }
 
 impl ConnectionService {
-    pub(super) fn new(services: Services, connection: Arc<Connection>) -> Self {
+    /// `identity` is the client's, if it has proved it.
+    pub(super) fn new(
+        services: Services,
+        connection: Arc<Connection>,
+        identity: Option<PeerIdentity>,
+    ) -> Self {
         let lifetime = connection.phases.lifetime(connection.shared().settings.drain.spread);
-        let caller = caller(connection.peer);
-        Self { services, connection, lifetime, caller }
+        let caller = caller(connection.peer, identity.as_ref());
+        Self { services, connection, identity, lifetime, caller }
     }
 }
 
@@ -58,6 +64,10 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
         let stream = self.connection.open_stream(header_bytes(request.headers()));
         request.extensions_mut().insert(self.lifetime.clone());
         request.extensions_mut().insert(self.caller.clone());
+        if let Some(identity) = &self.identity {
+            tracing::debug!(%identity, path = request.uri().path(), "a call");
+            request.extensions_mut().insert(identity.clone());
+        }
         let request = request.map(|body| ReceivedBody::new(body, stream.clone()));
         // The services are always ready.
         let call = tower::Service::call(&mut self.services.clone(), request);
@@ -99,7 +109,10 @@ where
 }
 
 /// The caller of all calls of a connection.
-fn caller(peer: PeerAddress) -> Caller {
+fn caller(peer: PeerAddress, identity: Option<&PeerIdentity>) -> Caller {
+    if let Some(identity) = identity {
+        return Caller::identified(identity.clone());
+    }
     match peer {
         PeerAddress::Ip(address) => Caller::at(address.ip()),
         PeerAddress::Unix => Caller::local(),
