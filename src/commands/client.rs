@@ -7,7 +7,8 @@ use tonic::{Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
 use super::{
-    listen::GATEWAY_ADDRESS, output::Failure, server_address::ServerAddress, values::duration_text,
+    causes::joined, client_tls::ClientTlsArgs, listen::GATEWAY_ADDRESS, output::Failure,
+    server_address::ServerAddress, tls_remedy::remedy, values::duration_text,
 };
 
 /// Flags that choose a gateway.
@@ -16,6 +17,9 @@ pub(super) struct ServerArgs {
     /// Address of the gateway: HOST:PORT, unix:PATH, or a URL with http or https.
     #[arg(long, env = "AMISTORE_SERVER", value_name = "ADDRESS", default_value = GATEWAY_ADDRESS)]
     pub(super) server: ServerAddress,
+
+    #[command(flatten)]
+    pub(super) tls: ClientTlsArgs,
 }
 
 /// Flags that choose a gateway, and an account and a region there.
@@ -48,12 +52,12 @@ pub(super) struct ScopeArgs {
 impl ServerArgs {
     /// A channel to the gateway, which connects at its first use.
     pub(super) fn channel(&self) -> Result<Channel, Failure> {
-        self.server.channel().map_err(|error| Failure::message(causes(&error)))
+        self.server.channel(&self.tls)
     }
 
     /// Text of an RPC error, with the address of the gateway if it gave no answer.
     pub(super) fn rpc_error(&self, status: &Status) -> String {
-        rpc_error_at(&self.server, status)
+        rpc_error_at(&self.server, &self.tls, status)
     }
 
     /// Text of the error that the gateway gave no answer in time.
@@ -67,12 +71,14 @@ pub(super) fn no_answer_at(server: impl fmt::Display, limit: Duration) -> String
     format!("{server}: no answer within {}", duration_text(limit))
 }
 
-/// Text of an RPC error, with the address of the gateway if it gave no answer.
-pub(super) fn rpc_error_at(server: &ServerAddress, status: &Status) -> String {
-    if status.source().is_none() {
-        return rpc_error(status);
+/// Text of an RPC error, with the address of the gateway and what to do if it gave no answer.
+pub(super) fn rpc_error_at(server: &ServerAddress, tls: &ClientTlsArgs, status: &Status) -> String {
+    let text = rpc_error(status);
+    let Some(source) = status.source() else { return text };
+    match remedy(server, tls, source, &text) {
+        Some(remedy) => format!("{server}: {text}; {remedy}"),
+        None => format!("{server}: {text}"),
     }
-    format!("{server}: {}", rpc_error(status))
 }
 
 /// Text of an RPC error: its causes, and EC2's request ID if the error comes from EC2.
@@ -86,26 +92,4 @@ pub(super) fn rpc_error(status: &Status) -> String {
         Some(id) => format!("{text} (EC2 request ID {id})"),
         None => text,
     }
-}
-
-/// Text of an error and its causes.
-pub(super) fn causes(error: &dyn Error) -> String {
-    match error.source() {
-        Some(source) => joined(error.to_string(), source),
-        None => error.to_string(),
-    }
-}
-
-/// Adds an error and its causes to a text, unless it already has their words.
-fn joined(text: String, error: &dyn Error) -> String {
-    let mut text = text;
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        next = error.source();
-    }
-    text
 }

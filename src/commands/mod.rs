@@ -2,9 +2,11 @@
 
 mod admin_address;
 mod bars;
+mod causes;
 mod check;
 mod cli;
 mod client;
+mod client_tls;
 mod config;
 mod connection_args;
 mod demo;
@@ -24,6 +26,7 @@ mod task_format;
 #[cfg(test)]
 mod tests;
 mod tls_args;
+mod tls_remedy;
 mod values;
 mod watch;
 

@@ -9,7 +9,10 @@ use std::{
 use clap::ValueEnum;
 
 use super::printable::printable;
-use crate::{ec2::StartError, server::ServeError};
+use crate::{
+    ec2::StartError,
+    server::{ServeError, tls::TlsError},
+};
 
 /// Exit code of a command that could not do its work, usage errors included.
 pub(super) const CANNOT_RUN: u8 = 2;
@@ -40,6 +43,8 @@ pub(super) enum Failure {
     Start(#[from] StartError),
     #[error("a second signal ended the shutdown; calls in progress were cut off")]
     SecondSignal,
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 impl Failure {

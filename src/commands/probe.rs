@@ -12,6 +12,7 @@ use tonic_health::pb::{
 use super::{
     admin_address::{self, ADMIN_ADDRESS, AdminAddress},
     client::{no_answer_at, rpc_error_at},
+    client_tls::ClientTlsArgs,
     listen::GATEWAY_ADDRESS,
     output::{Failure, print_error_line, print_line},
     readyz,
@@ -46,6 +47,9 @@ pub(super) struct Probe {
         default_value = GATEWAY_ADDRESS
     )]
     listen: Vec<ListenAddress>,
+
+    #[command(flatten)]
+    tls: ClientTlsArgs,
 
     /// Service whose health to check; without this flag, the server as a whole.
     #[arg(
@@ -83,8 +87,9 @@ impl Probe {
                 ask.await.map_err(|_| address.to_string())
             }
             Target::Health(server) => {
-                let client = HealthClient::new(server.channel().map_err(Failure::message)?);
-                let ask = timeout(self.timeout, ask_health(client, &server, self.service));
+                let client = HealthClient::new(server.channel(&self.tls)?);
+                let ask =
+                    timeout(self.timeout, ask_health(client, &server, &self.tls, self.service));
                 ask.await.map_err(|_| server.to_string())
             }
         };
@@ -125,6 +130,7 @@ impl Probe {
 async fn ask_health(
     mut client: HealthClient<Channel>,
     server: &ServerAddress,
+    tls: &ClientTlsArgs,
     service: String,
 ) -> Result<String, String> {
     match client.check(HealthCheckRequest { service }).await {
@@ -132,6 +138,6 @@ async fn ask_health(
             status @ ServingStatus::Serving => Ok(status.as_str_name().to_owned()),
             status => Err(status.as_str_name().to_owned()),
         },
-        Err(status) => Err(rpc_error_at(server, &status)),
+        Err(status) => Err(rpc_error_at(server, tls, &status)),
     }
 }

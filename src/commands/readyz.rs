@@ -10,7 +10,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use super::{client::causes, listen::reachable};
+use super::{causes::causes, listen::reachable};
 use crate::server::ListenAddress;
 
 /// 1 KiB: the longest answer that is read.

@@ -2,9 +2,14 @@
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Error, Uri};
+use tonic::transport::{Channel, Endpoint, Error, Uri};
 
-use super::listen::{GATEWAY_ADDRESS, reachable};
+use super::{
+    causes::causes,
+    client_tls::ClientTlsArgs,
+    listen::{GATEWAY_ADDRESS, reachable},
+    output::Failure,
+};
 use crate::server::ListenAddress;
 
 /// Time limit of a connection.
@@ -87,22 +92,38 @@ impl ServerAddress {
     }
 
     /// A channel to the gateway, which connects at its first use.
-    pub(super) fn channel(&self) -> Result<Channel, Error> {
-        let endpoint = match self {
-            Self::Url(uri) => Endpoint::from(uri.clone()),
-            Self::Unix(path) => Endpoint::from_shared(format!("unix:{}", path.display()))?,
-        };
-        let endpoint = endpoint
+    ///
+    /// # Errors
+    /// If the files of TLS cannot be used, or are given for plaintext.
+    pub(super) fn channel(&self, tls: &ClientTlsArgs) -> Result<Channel, Failure> {
+        let endpoint = self
+            .endpoint()
+            .map_err(|error| Failure::message(causes(&error)))?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-        if let Self::Url(uri) = self
-            && uri.scheme_str() == Some("https")
-        {
-            let tls = ClientTlsConfig::new().with_native_roots();
-            return Ok(endpoint.tls_config(tls)?.connect_lazy());
+        if self.is_tls() {
+            let endpoint = endpoint.tls_config(tls.config()?);
+            return Ok(endpoint.map_err(|error| Failure::message(causes(&error)))?.connect_lazy());
+        }
+        if let Some(flag) = tls.given() {
+            return Err(Failure::message(format_args!(
+                "{flag}: expected an address with https:// in --server, found plaintext ({self})"
+            )));
         }
         Ok(endpoint.connect_lazy())
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, Error> {
+        match self {
+            Self::Url(uri) => Ok(Endpoint::from(uri.clone())),
+            Self::Unix(path) => Endpoint::from_shared(format!("unix:{}", path.display())),
+        }
+    }
+
+    /// Returns whether connections to the address are TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self, Self::Url(uri) if uri.scheme_str() == Some("https"))
     }
 }
 
