@@ -63,19 +63,23 @@ class Gateway:
             [*command, "serve", "--listen", listen, "--allowed-regions", "eu-west-1,ap-south-1", *flags],
             stderr=subprocess.PIPE, text=True, env=environment, **options,
         )
+        self.started = ""
         for line in self.process.stderr:
+            self.started += line
             if found := re.search(r" listen=(\S+)", line):
                 self.start_line = line
                 self.addresses = found[1].split(",")
                 self.address = self.addresses[0]
                 break
         else:
-            raise AssertionError("the gateway did not log its address")
+            raise AssertionError(f"the gateway did not log its address\n{self.started}")
 
     def stop(self):
+        """Ends the process as Kubernetes does. Returns its log lines since it listened."""
         self.process.terminate()
         rest = self.process.stderr.read()
         assert self.process.wait(timeout=40) == 0, rest
+        return rest
 
     def kill(self):
         """Ends the process at once, as a crash does."""
