@@ -24,14 +24,16 @@ def admin_of(line):
 
 
 def get(address, path="/readyz"):
-    """The status and the text of a page. None if nothing listens there."""
+    """The status and the text of a page. None if nothing listens there, or the process has just ended."""
     try:
         with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
     except urllib.error.URLError as error:
-        assert isinstance(error.reason, ConnectionRefusedError), error
+        assert isinstance(error.reason, ConnectionRefusedError | ConnectionResetError), error
+        return None
+    except ConnectionResetError:
         return None
 
 

@@ -9,6 +9,7 @@ import pathlib
 import re
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.parse
@@ -391,6 +392,31 @@ def ends_of_watches(endpoint, messages, clients, check):
         check("SHUTTING_DOWN", refused(list, stream))
 
 
+def preempted(simulator, messages, clients, check):
+    """A caller at an address has both places for watches, and another one, over a Unix socket, needs one."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"unix:{folder}/gateway"
+        crowded = Environment(simulator.environment, AMISTORE_MAX_WATCHES="2")
+        gateway = Gateway(crowded, "127.0.0.1:0", "--listen", path)
+        with (
+            clients.channel(gateway.address) as channel,
+            grpc.insecure_channel(path, [("grpc.default_authority", "localhost")]) as other,
+        ):
+            client = clients.stub(channel)
+            running = messages.ListStoreImageTasksRequest(states=[messages.StoreImageTask.STATE_IN_PROGRESS])
+            image = client.ListStoreImageTasks(running).tasks[0].image_id
+            request = messages.WatchStoreImageTaskRequest(image_id=image)
+            held = [client.WatchStoreImageTask(request) for _ in range(2)]
+            for watch in held:
+                next(watch)
+            newcomer = other.unary_stream(f"/{SERVICE}/WatchStoreImageTask")(request.SerializeToString())
+            next(newcomer)
+            check("PREEMPTED", refused(list, held[1]))
+            newcomer.cancel()
+            held[0].cancel()
+        gateway.stop()
+
+
 def varint(number):
     """A number in protobuf's encoding."""
     low, rest = number & 0x7F, number >> 7
@@ -415,8 +441,15 @@ def bounds(messages, clients, newest, check):
         assert refusals
         for refusal in refusals:
             check("TOO_MANY_BYTES", refusal)
+    with serving(simulator, clients, **roomy, AMISTORE_MAX_REQUESTS="1") as (_, client, _):
+        calls = [client.ListStoreImageTasks.future(newest) for _ in range(4)]
+        refusals = [Refusal.of(error) for call in calls if (error := call.exception())]
+        assert len(refusals) == 3
+        for refusal in refusals:
+            check("TOO_MANY_REQUESTS", refusal)
     simulator.stop()
     simulator = Simulator("--tasks", "3000", "--running", "2")
+    preempted(simulator, messages, clients, check)
     with serving(simulator, clients, AMISTORE_MAX_TASKS="1000", AMISTORE_MAX_WATCHES="1") as (_, client, _):
         running = messages.ListStoreImageTasksRequest(states=[messages.StoreImageTask.STATE_IN_PROGRESS])
         image = client.ListStoreImageTasks(running).tasks[0].image_id
