@@ -44,6 +44,8 @@ pub enum GatewayReason {
     TooManyRequests,
     /// The call gave its place at a bound to another caller, since its own caller held most.
     Preempted,
+    /// The maximum number of streams of health and reflection is open.
+    TooManyStreams,
     /// The refresher of the scope panicked.
     RequestLost,
     /// The gateway's own request timeout passed.
@@ -153,6 +155,9 @@ impl GatewayReason {
                 5,
                 "a bound was reached, the caller held most of its places, and another caller needed one; watches end with this, too",
             ),
+            Self::TooManyStreams => {
+                ReasonSpec::retry(10, "too many streams of health and reflection are open")
+            }
             Self::RequestLost => {
                 ReasonSpec::retry(1, "the gateway lost the request by a fault of its own")
             }

@@ -7,6 +7,7 @@ mod edge;
 mod foreign_body;
 mod foreign_status;
 mod hits;
+mod foreign_streams;
 mod list;
 mod metadata;
 mod method;
@@ -20,6 +21,7 @@ mod watch;
 
 pub use edge::{Edge, EdgeFuture, EdgeLayer};
 pub use method::MAX_FOREIGN_MESSAGE_BYTES;
+pub use foreign_streams::{ForeignStreams, ForeignStreamsLayer};
 pub use service::Service;
 pub use settings::Settings;
 pub use status::refusal;

@@ -2,17 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{
     connection::{Connections, Drained},
-    health::HealthStatus,
     serve::ServeError,
 };
-
-/// Time for which a draining server still serves health watchers, so that they read `NOT_SERVING`
-/// before their streams end.
-const HEALTH_LINGERS: Duration = Duration::from_secs(1);
 
 /// Drains all connections of a server that was asked to stop at `began`, and accepts no more.
 ///
@@ -20,19 +15,10 @@ const HEALTH_LINGERS: Duration = Duration::from_secs(1);
 /// If calls were still in progress at the end of the drain timeout `limit`.
 pub(super) async fn drain(
     connections: &Connections,
-    mut health: HealthStatus,
     began: Instant,
     limit: Duration,
 ) -> Result<(), ServeError> {
-    let end_health = async {
-        sleep(HEALTH_LINGERS).await;
-        health.end_streams().await;
-        std::future::pending::<()>().await;
-    };
-    let Drained { unread, cut } = tokio::select! {
-        drained = connections.drain(began) => drained,
-        () = end_health => Drained::default(),
-    };
+    let Drained { unread, cut } = connections.drain(began).await;
     if unread > 0 {
         tracing::warn!(streams = unread, "streams were cut because their clients did not read");
     }

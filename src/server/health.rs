@@ -48,11 +48,4 @@ impl HealthStatus {
             self.reporter.set_service_status(name, status).await;
         }
     }
-
-    /// Ends the streams of health watchers: tonic-health ends them only when their name is removed.
-    pub(super) async fn end_streams(&mut self) {
-        for name in NAMES {
-            self.reporter.clear_service_status(name).await;
-        }
-    }
 }

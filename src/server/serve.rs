@@ -77,7 +77,7 @@ pub async fn serve(
         }
         began
     };
-    drain(&connections, health, began, drain_settings.timeout).await
+    drain(&connections, began, drain_settings.timeout).await
 }
 
 /// A gateway that knows its region is ready from its first answer on.

@@ -11,7 +11,7 @@ use crate::{
     api::ScopePolicy,
     cache::Cache,
     domain::MakeUpstream,
-    grpc::{Edge, MAX_FOREIGN_MESSAGE_BYTES, Service},
+    grpc::{Edge, ForeignStreams, ForeignStreamsLayer, MAX_FOREIGN_MESSAGE_BYTES, Service},
     proto,
     watch::Watches,
 };
@@ -20,7 +20,7 @@ use crate::{
 const GZIP: CompressionEncoding = CompressionEncoding::Gzip;
 
 /// All services of the port.
-pub(super) type Services = Edge<Routes>;
+pub(super) type Services = ForeignStreams<Edge<Routes>>;
 
 /// The gateway's services: the contract, health and reflection.
 ///
@@ -48,7 +48,7 @@ pub(super) fn services(
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha)
         .prepare();
-    Ok(edge.layer(routes))
+    Ok(ForeignStreamsLayer::default().layer(edge.layer(routes)))
 }
 
 fn service(settings: Settings, make_upstream: MakeUpstream) -> Service {

@@ -7,6 +7,7 @@ mod certificates;
 mod connections;
 mod edge;
 mod errors;
+mod foreign_streams;
 mod list;
 mod logs;
 mod overload;

@@ -23,7 +23,7 @@ use futures_util::future::join_all;
 use prost::Message as _;
 use tokio::net::TcpListener;
 use tonic::{Code, Status};
-use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_request::MessageRequest,
 };
@@ -222,6 +222,18 @@ async fn too_many_bytes() -> Status {
     rig.until(rig.client().list(all())).await.expect_err("no room")
 }
 
+async fn too_many_foreign_streams() -> Status {
+    let rig = Rig::with_tasks([]).await;
+    let mut health = HealthClient::new(rig.channel());
+    let mut open = Vec::new();
+    loop {
+        match rig.until(health.watch(HealthCheckRequest::default())).await {
+            Ok(stream) => open.push(stream),
+            Err(refused) => return refused,
+        }
+    }
+}
+
 async fn no_task() -> Status {
     let rig = Rig::with_tasks([]).await;
     rig.simulator.add_image(REGION, &image(1));
@@ -351,6 +363,7 @@ async fn every_status_of_the_gateway_is_as_documented() {
         ("TOO_MANY_WATCHES", too_many_watches().await),
         ("TOO_MANY_REQUESTS", too_many_requests().await),
         ("PREEMPTED", preempted_watch().await),
+        ("TOO_MANY_STREAMS", too_many_foreign_streams().await),
         ("REQUEST_LOST", after_call(|| panic!("a bug")).await),
         ("REQUEST_TIMED_OUT", request_timed_out().await),
         ("REQUEST_TIMED_OUT", raw(LIST, &[], wire::endless("")).await),

@@ -450,7 +450,7 @@ def bounds(messages, clients, newest, check):
     simulator.stop()
     simulator = Simulator("--tasks", "3000", "--running", "2")
     preempted(simulator, messages, clients, check)
-    with serving(simulator, clients, AMISTORE_MAX_TASKS="1000", AMISTORE_MAX_WATCHES="1") as (_, client, _):
+    with serving(simulator, clients, AMISTORE_MAX_TASKS="1000", AMISTORE_MAX_WATCHES="1") as (gateway, client, _):
         running = messages.ListStoreImageTasksRequest(states=[messages.StoreImageTask.STATE_IN_PROGRESS])
         image = client.ListStoreImageTasks(running).tasks[0].image_id
         request = messages.WatchStoreImageTaskRequest(image_id=image)
@@ -458,6 +458,11 @@ def bounds(messages, clients, newest, check):
         next(open_watch)
         check("TOO_MANY_WATCHES", refused(client.WatchStoreImageTask, request))
         open_watch.cancel()
+        with grpc.insecure_channel(gateway.address) as beside:
+            watch_health = beside.unary_stream("/grpc.health.v1.Health/Watch")
+            for health_watch in [watch_health(b"") for _ in range(1000)]:
+                next(health_watch)
+            check("TOO_MANY_STREAMS", refused(watch_health, b""))
 
         def walk():
             page = messages.ListStoreImageTasksRequest(page_size=1000)

@@ -199,7 +199,7 @@ fn begin_drain(connection: &Connection, observed: &mut Observed, times: DrainTim
 
 fn check_drain(connection: &Connection, times: DrainTimes, now: Instant) {
     if now >= times.end {
-        let cut = connection.complete_requests();
+        let cut = connection.calls_in_progress();
         connection.shared().cut.fetch_add(cut, Relaxed);
         close(connection);
     } else if now >= times.began + NO_REQUEST && connection.is_done() {
@@ -224,15 +224,15 @@ impl Connection {
         self.streams().open.len() as u64
     }
 
-    /// Number of calls in progress whose requests have arrived.
-    fn complete_requests(&self) -> u64 {
+    /// Number of calls in progress. A request that has not arrived is none.
+    fn calls_in_progress(&self) -> u64 {
         let streams = self.streams();
         let open = streams.open.values();
-        open.filter(|(stream, _)| stream.is_request_complete() && !stream.is_cut()).count() as u64
+        open.filter(|(stream, _)| stream.is_in_progress() && !stream.is_cut()).count() as u64
     }
 
     /// Whether no call is in progress, and the peer has taken all answers.
     fn is_done(&self) -> bool {
-        self.complete_requests() == 0 && self.held(Direction::ToSend) == 0 && !self.is_blocked()
+        self.calls_in_progress() == 0 && self.held(Direction::ToSend) == 0 && !self.is_blocked()
     }
 }

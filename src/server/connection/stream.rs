@@ -148,9 +148,9 @@ impl Stream {
         self.request_complete.store(true, Relaxed);
     }
 
-    /// Whether the whole request has arrived.
-    pub(super) fn is_request_complete(&self) -> bool {
-        self.request_complete.load(Relaxed)
+    /// Whether the whole request has arrived, or the call is answered before that, as in reflection.
+    pub(super) fn is_in_progress(&self) -> bool {
+        self.request_complete.load(Relaxed) || self.answered.load(Relaxed)
     }
 
     /// The call has its response. What was received for it is no longer held.

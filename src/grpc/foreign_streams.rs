@@ -1,0 +1,213 @@
+//! The streams of health and reflection: bounded in number, and ended in a drain.
+//!
+//! tonic's services bound neither. Each stream holds a task and a window of its connection, and a
+//! reflection stream lasts until its client ends it.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::{Status, body::Body};
+use tower::{Layer, Service};
+
+use super::status::{refusal, status};
+use crate::{
+    api::{ApiError, GatewayReason, Lifetime},
+    domain::BoundLog,
+};
+
+/// Maximum number of streams of health and reflection that are open in the process. A client library
+/// has at most one health watch on each connection, and people close reflection at once.
+const MAX_FOREIGN_STREAMS: usize = 1_000;
+
+/// Paths of streams: the other method of health is unary, and always answered.
+const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+const REFLECTION: &str = "/grpc.reflection.";
+
+/// Puts [`ForeignStreams`] around all services.
+#[derive(Clone, Debug)]
+pub struct ForeignStreamsLayer(Arc<Bound>);
+
+/// The bound of all connections together.
+#[derive(Debug)]
+struct Bound {
+    permits: Arc<Semaphore>,
+    log: BoundLog,
+}
+
+/// The services of the port, with the streams of health and reflection bounded.
+#[derive(Clone, Debug)]
+pub struct ForeignStreams<S> {
+    inner: S,
+    bound: Arc<Bound>,
+}
+
+/// The response to a call.
+#[derive(Debug)]
+pub struct ForeignStreamsFuture<F>(State<F>);
+
+#[derive(Debug)]
+enum State<F> {
+    Refused(Option<Response<Body>>),
+    Called { call: F, place: Option<Place> },
+}
+
+/// The place of one stream.
+#[derive(Debug)]
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    lifetime: Option<Lifetime>,
+}
+
+impl Default for ForeignStreamsLayer {
+    fn default() -> Self {
+        Self(Arc::new(Bound {
+            permits: Arc::new(Semaphore::new(MAX_FOREIGN_STREAMS)),
+            log: BoundLog::new("streams of health and reflection", None),
+        }))
+    }
+}
+
+impl<S> Layer<S> for ForeignStreamsLayer {
+    type Service = ForeignStreams<S>;
+
+    fn layer(&self, inner: S) -> ForeignStreams<S> {
+        ForeignStreams { inner, bound: self.0.clone() }
+    }
+}
+
+impl<S, B> Service<Request<B>> for ForeignStreams<S>
+where
+    S: Service<Request<B>, Response = Response<Body>>,
+    S::Future: Unpin,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = ForeignStreamsFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let mut place = None;
+        if is_stream(request.uri().path()) {
+            let Some(permit) = self.bound.admit() else {
+                return ForeignStreamsFuture(State::Refused(Some(refusal(too_many()))));
+            };
+            let lifetime = request.extensions().get::<Lifetime>().cloned();
+            place = Some(Place { _permit: permit, lifetime });
+        }
+        ForeignStreamsFuture(State::Called { call: self.inner.call(request), place })
+    }
+}
+
+impl Bound {
+    fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+            self.log.refused(MAX_FOREIGN_STREAMS);
+            return None;
+        };
+        self.log.admitted();
+        Some(permit)
+    }
+}
+
+impl<F, E> Future for ForeignStreamsFuture<F>
+where
+    F: Future<Output = Result<Response<Body>, E>> + Unpin,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        match &mut self.get_mut().0 {
+            State::Refused(response) => Poll::Ready(Ok(response.take().unwrap_or_default())),
+            State::Called { call, place } => {
+                let response = ready!(Pin::new(call).poll(cx));
+                let Some(place) = place.take() else { return Poll::Ready(response) };
+                Poll::Ready(response.map(|response| response.map(|body| place.hold(body))))
+            }
+        }
+    }
+}
+
+impl Place {
+    /// A body that keeps the place, and ends with its connection.
+    fn hold(self, body: Body) -> Body {
+        let Self { _permit: permit, lifetime } = self;
+        Body::new(StreamBody {
+            open: Some(Open { body, ends: Box::pin(ends(lifetime)), _permit: permit }),
+        })
+    }
+}
+
+async fn ends(lifetime: Option<Lifetime>) {
+    match lifetime {
+        Some(mut lifetime) => lifetime.watch_ends().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The body of a stream of health or reflection.
+struct StreamBody {
+    /// None once the stream has ended.
+    open: Option<Open>,
+}
+
+struct Open {
+    body: Body,
+    /// Completes when the stream has to end.
+    ends: Pin<Box<dyn Future<Output = ()> + Send>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl hyper::body::Body for StreamBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(open) = &mut self.open else { return Poll::Ready(None) };
+        // First what there is to say: a health watcher reads NOT_SERVING before its stream ends.
+        if let Poll::Ready(frame) = Pin::new(&mut open.body).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        ready!(open.ends.as_mut().poll(cx));
+        self.open = None;
+        Poll::Ready(Some(Ok(Frame::trailers(trailers()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| open.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.open.as_ref().map_or_else(SizeHint::default, |open| open.body.size_hint())
+    }
+}
+
+fn is_stream(path: &str) -> bool {
+    path == HEALTH_WATCH || path.starts_with(REFLECTION)
+}
+
+fn too_many() -> ApiError {
+    ApiError::gateway(
+        GatewayReason::TooManyStreams,
+        format!("{MAX_FOREIGN_STREAMS} streams of health and reflection are open already"),
+    )
+}
+
+fn trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    // The gateway's own statuses are valid headers.
+    let _ = status(ApiError::shutting_down()).add_header(&mut trailers);
+    trailers
+}
