@@ -46,10 +46,13 @@ const KEPT_QUERIES: usize = 64;
 /// Starts a refresher unless one is alive.
 pub(super) fn spawn_if_idle(shared: &Arc<Shared>) {
     let mut state = shared.state();
-    if !state.running && !state.is_idle() {
-        state.running = true;
-        tokio::spawn(Refresher::new(shared.clone()).run());
+    if state.running || state.is_idle() {
+        return;
     }
+    state.running = true;
+    // A runtime that shuts down drops the refresher at once, which locks the state.
+    drop(state);
+    tokio::spawn(Refresher::new(shared.clone()).run());
 }
 
 struct Refresher {

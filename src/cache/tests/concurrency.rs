@@ -2,12 +2,16 @@
 //! and give up, calls that take time and fail, replicas that lag.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    future::pending,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread,
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use tokio::{
+    runtime::Builder,
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -361,4 +365,25 @@ proptest! {
     ) {
         run(bounds_hold(events))?;
     }
+}
+
+/// A runtime that shuts down drops what is spawned on it, at once. So the refresher is dropped while its
+/// caller still starts it.
+#[test]
+fn a_query_does_not_block_a_runtime_that_shuts_down() {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("runs");
+    let (tell, told) = mpsc::channel();
+    runtime.spawn(async move {
+        let life = Life::new(0, Settings::default());
+        tell.send("began").expect("read");
+        while !tokio::spawn(pending::<()>()).is_finished() {
+            thread::yield_now();
+        }
+        let answer = life.scope.get(images_query([image_id(1)], None), None).now_or_never();
+        assert!(answer.is_none_or(|answer| answer.is_err()), "EC2 was not asked");
+        tell.send("ended").expect("read");
+    });
+    assert_eq!(told.recv(), Ok("began"));
+    runtime.shutdown_background();
+    assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok("ended"));
 }
