@@ -2,7 +2,13 @@
 //!
 //! The clients are raw sockets and raw HTTP/2, since well-behaved libraries do none of this.
 
-use std::{future::poll_fn, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use amistore_gateway::proto::{ListStoreImageTasksRequest, ListStoreImageTasksResponse};
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -13,7 +19,7 @@ use h2::{
 use http::{HeaderMap, Request, StatusCode, Version};
 use prost::Message as _;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
     task::JoinHandle,
 };
@@ -460,4 +466,86 @@ async fn while_a_drain_is_delayed_new_connections_are_served() {
     assert_eq!(refused.code(), Code::Unavailable);
     let served = rig.served.take().expect("not yet taken");
     rig.until(served).await.expect("no panic").expect("nothing was cut");
+}
+
+/// A socket from which 4 KiB are read at an interval.
+struct SlowSocket {
+    socket: TcpStream,
+    interval: Duration,
+    pause: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl SlowSocket {
+    async fn connect(rig: &Rig, interval: Duration) -> Self {
+        let small = tokio::net::TcpSocket::new_v4().expect("a socket");
+        small.set_recv_buffer_size(4096).expect("set");
+        let socket = rig.until(small.connect(rig.address)).await.expect("the gateway listens");
+        Self { socket, interval, pause: Box::pin(tokio::time::sleep(Duration::ZERO)) }
+    }
+}
+
+impl AsyncRead for SlowSocket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.pause.as_mut().poll(cx));
+        let mut bytes = vec![0; buffer.remaining().min(4096)];
+        let mut limited = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut limited))?;
+        buffer.put_slice(limited.filled());
+        self.pause = Box::pin(tokio::time::sleep(self.interval));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for SlowSocket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+/// Invariant 10 (docs/invariants.md): a drain that loses nothing
+#[tokio::test]
+async fn an_answer_that_the_system_still_holds_arrives_whole_after_a_drain() {
+    let mut rig = Rig::with_tasks(finished(1_000)).await;
+    let whole = ListStoreImageTasksRequest { page_size: 1_000, ..all() };
+    let expected = rig.until(rig.client().list(whole.clone())).await.expect("answered");
+    let bytes = expected.get_ref().encoded_len();
+    let socket = SlowSocket::connect(&rig, SECOND / 10).await;
+    let windows = async {
+        Builder::new()
+            // The answer fits. The client opens its windows again when half of them is read.
+            .initial_window_size(220_000)
+            .initial_connection_window_size(220_000)
+            .handshake(socket)
+            .await
+            .expect("HTTP/2")
+    };
+    let (sender, connection) = rig.until(windows).await;
+    let mut raw = Raw { sender, connection: tokio::spawn(connection) };
+    let list = raw.ask(LIST, &whole);
+    let response = rig.until(list.response).await.expect("headers");
+    let reading = tokio::spawn(read(response.into_body()));
+    let (seconds, ended) = stop(&mut rig).await;
+    ended.expect("nothing was cut");
+    let (message, trailers) = rig.until(reading).await.expect("no panic").expect("whole");
+    assert_eq!(
+        (message.len(), &trailers["grpc-status"]),
+        (bytes + 5, &"0".parse().expect("ASCII"))
+    );
+    assert!(seconds < 24.0, "{seconds} s");
 }

@@ -371,7 +371,8 @@ proptest! {
 /// caller still starts it.
 #[test]
 fn a_query_does_not_block_a_runtime_that_shuts_down() {
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("runs");
+    let runtime =
+        Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("runs");
     let (tell, told) = mpsc::channel();
     runtime.spawn(async move {
         let life = Life::new(0, Settings::default());

@@ -14,7 +14,10 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{account::Direction, stream::Stream};
+use super::{
+    account::Direction,
+    stream::{OVERHEAD, Stream},
+};
 
 /// The body of a request.
 pub(super) struct ReceivedBody {
@@ -104,7 +107,8 @@ pub(super) struct SentData {
 
 impl SentData {
     fn new(bytes: Bytes, stream: Arc<Stream>) -> Self {
-        stream.hold(Direction::ToSend, bytes.len());
+        // The smallest answer that waits keeps a stream open.
+        stream.hold(Direction::ToSend, OVERHEAD + bytes.len());
         Self { bytes, stream }
     }
 }
@@ -130,10 +134,7 @@ impl Buf for SentData {
 
 impl Drop for SentData {
     fn drop(&mut self) {
-        let left = self.bytes.remaining();
-        if left > 0 {
-            self.stream.release(Direction::ToSend, left);
-            self.stream.go_on_if_taken();
-        }
+        self.stream.release(Direction::ToSend, OVERHEAD + self.bytes.remaining());
+        self.stream.go_on_if_taken();
     }
 }

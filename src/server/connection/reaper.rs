@@ -108,21 +108,26 @@ fn check_all(shared: &Shared, now: Instant) {
 
 /// Applies the rules to one connection.
 fn check(connection: &Connection, now: Instant) {
+    if connection.is_closed() {
+        // Its task has not ended yet.
+        return;
+    }
     let observed = &mut connection.observed();
     let patience = if observed.drain.is_some() { UNREAD_IN_DRAIN } else { UNREAD };
     if !connection.has_begun() && now >= connection.opened + HANDSHAKE {
         connection.count(Incident::Handshake);
-        return close(connection);
+        return connection.close();
     }
     if is_unread(connection, observed, patience, now) {
         connection.count(Incident::UnreadConnection);
         count_unread(connection, observed, connection.open_streams());
-        return close(connection);
+        return connection.close();
     }
     let unread = cut_unread_streams(connection, patience, now);
     count_unread(connection, observed, unread);
     match observed.drain {
-        Some(times) => check_drain(connection, times, now),
+        Some(times) => check_drain(connection, observed, times, now),
+        None if connection.lingers() => check_lingering(connection, observed, now),
         None => check_age(connection, observed, now),
     }
 }
@@ -150,7 +155,7 @@ fn cut_unread_streams(connection: &Connection, patience: Duration, now: Instant)
         unread += 1;
         if stream.has_ended() {
             // What it left is in HTTP/2's buffers, and goes with the connection alone.
-            close(connection);
+            connection.close();
         }
     }
     unread
@@ -197,20 +202,35 @@ fn begin_drain(connection: &Connection, observed: &mut Observed, times: DrainTim
     connection.phases.advance(phase);
 }
 
-fn check_drain(connection: &Connection, times: DrainTimes, now: Instant) {
+fn check_drain(connection: &Connection, observed: &mut Observed, times: DrainTimes, now: Instant) {
     if now >= times.end {
         let cut = connection.calls_in_progress();
         connection.shared().cut.fetch_add(cut, Relaxed);
-        close(connection);
-    } else if now >= times.began + NO_REQUEST && connection.is_done() {
-        close(connection);
+        connection.close();
+    } else if now >= times.began + NO_REQUEST && is_over(connection, observed, now) {
+        connection.close();
     } else if now >= times.last_call {
         connection.phases.advance(Phase::LastCall);
     }
 }
 
-fn close(connection: &Connection) {
-    connection.phases.advance(Phase::Closed);
+/// Whether there is nothing more to do for the peer. One that was answered may still be reading what the
+/// system holds for it, as long as it shows that it is alive.
+fn is_over(connection: &Connection, observed: &mut Observed, now: Instant) -> bool {
+    if !connection.is_done() {
+        observed.traffic.forget();
+        return false;
+    }
+    let quiet_since = observed.traffic.unchanged_since(connection.traffic(), now);
+    !connection.was_answered() || now >= quiet_since + UNREAD_IN_DRAIN
+}
+
+/// Closes a connection to which nothing more is sent, once its peer has had time to read the rest.
+fn check_lingering(connection: &Connection, observed: &mut Observed, now: Instant) {
+    let since = observed.lingering.unchanged_since(true, now);
+    if is_over(connection, observed, now) || now >= since + UNREAD {
+        connection.close();
+    }
 }
 
 impl Connection {

@@ -88,7 +88,8 @@ impl Shared {
     pub(super) fn shed(&self, direction: Direction) {
         let heaviest = {
             let open = self.open();
-            open.connections.values().max_by_key(|connection| connection.held(direction)).cloned()
+            let living = open.connections.values().filter(|connection| !connection.is_closed());
+            living.max_by_key(|connection| connection.held(direction)).cloned()
         };
         if let Some(heaviest) = heaviest {
             heaviest.shed(direction);

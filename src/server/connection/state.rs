@@ -50,6 +50,10 @@ pub(super) struct Observed {
     pub(super) written: Progress<u64>,
     /// Number of streams that were ever opened, while none is open.
     pub(super) idle: Progress<u64>,
+    /// Bytes that went either way, while the connection only waits for its peer to take what there is.
+    pub(super) traffic: Progress<u64>,
+    /// Since when nothing more is sent.
+    pub(super) lingering: Progress<bool>,
     pub(super) drain: Option<DrainTimes>,
 }
 
@@ -70,6 +74,10 @@ struct SocketState {
     written: AtomicU64,
     /// Whether the peer takes no more bytes at present.
     blocked: AtomicBool,
+    /// Whether nothing more will be sent, and the peer has not ended yet.
+    lingers: AtomicBool,
+    /// Whether any call was answered.
+    answered: AtomicBool,
 }
 
 /// The streams that are open on a connection.
@@ -146,32 +154,47 @@ impl Connection {
     }
 
     pub(super) fn release(&self, direction: Direction, bytes: usize) {
-        self.held.release(direction, bytes);
-        self.shared.held.release(direction, bytes);
+        let released = self.held.release(direction, bytes);
+        self.shared.held.release(direction, released);
     }
 
-    /// Cuts the oldest stream that holds bytes. If none does, what is held waits in HTTP/2's buffers
-    /// for streams that have ended, and the connection is closed.
+    /// Cuts the oldest stream that holds bytes. The connection is closed instead if that would not
+    /// release them: HTTP/2 keeps what it has of a stream that has ended, and of a stream that is cut
+    /// while the peer takes nothing from the socket.
     pub(super) fn shed(&self, direction: Direction) {
-        let oldest = {
-            let streams = self.streams();
-            let mut open = streams.open.values().map(|(stream, _)| stream);
-            open.find(|stream| {
-                stream.held(direction) > 0 && !stream.has_ended() && !stream.is_cut()
-            })
-            .cloned()
-        };
+        let keeps_all = direction == Direction::ToSend && self.is_blocked();
+        let oldest = if keeps_all { None } else { self.oldest_that_holds(direction) };
         match oldest {
             Some(stream) => {
                 self.count(Incident::TooManyBytes);
                 stream.cut();
             }
-            None if self.phases.current() < Phase::Closed => {
+            None if !self.is_closed() => {
                 self.count(Incident::TooManyBytesClosed);
-                self.phases.advance(Phase::Closed);
+                self.close();
             }
             None => {}
         }
+    }
+
+    /// Closes the connection. What it holds is released when its tasks have run, and no longer counts.
+    pub(super) fn close(&self) {
+        self.phases.advance(Phase::Closed);
+        for direction in [Direction::Received, Direction::ToSend] {
+            self.release(direction, usize::MAX);
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.phases.current() == Phase::Closed
+    }
+
+    fn oldest_that_holds(&self, direction: Direction) -> Option<Arc<Stream>> {
+        let streams = self.streams();
+        let mut open = streams.open.values().map(|(stream, _)| stream);
+        let oldest = open
+            .find(|stream| stream.held(direction) > 0 && !stream.has_ended() && !stream.is_cut());
+        oldest.cloned()
     }
 
     pub(super) fn read(&self, bytes: usize) {
@@ -185,6 +208,30 @@ impl Connection {
 
     pub(super) fn block(&self) {
         self.socket.blocked.store(true, Relaxed);
+    }
+
+    /// Nothing more will be sent.
+    pub(super) fn linger(&self) {
+        self.socket.lingers.store(true, Relaxed);
+    }
+
+    pub(super) fn lingers(&self) -> bool {
+        self.socket.lingers.load(Relaxed)
+    }
+
+    /// A call has its response.
+    pub(super) fn answer(&self) {
+        self.socket.answered.store(true, Relaxed);
+    }
+
+    /// Whether the peer may still have to take what was written to its socket.
+    pub(super) fn was_answered(&self) -> bool {
+        self.socket.answered.load(Relaxed)
+    }
+
+    /// Bytes that went either way. They tell whether the peer is alive.
+    pub(super) fn traffic(&self) -> u64 {
+        self.socket.read.load(Relaxed) + self.socket.written.load(Relaxed)
     }
 
     /// Whether the peer has said as much as the preface of HTTP/2 has bytes.

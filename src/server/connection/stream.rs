@@ -19,8 +19,9 @@ use super::{
     state::Connection,
 };
 
-/// 1 KiB: what a stream takes beside its bytes while its request is not answered.
-const OVERHEAD: usize = 1 << 10;
+/// 1 KiB: what a stream takes beside its bytes, while its request is not answered or its answer not
+/// taken.
+pub(super) const OVERHEAD: usize = 1 << 10;
 
 /// 128 KiB: bytes to be sent on a connection from which on a stream is not asked for more until its
 /// client has taken what there is. Below it, an answer and its status leave in one write.
@@ -87,7 +88,6 @@ impl Stream {
     pub(super) fn take(&self, bytes: usize) {
         self.taken.fetch_add(bytes as u64, Relaxed);
         self.release(Direction::ToSend, bytes);
-        self.go_on_if_taken();
     }
 
     pub(super) fn taken(&self) -> u64 {
@@ -124,6 +124,10 @@ impl Stream {
 
     /// Whether the body has to wait until the client has taken what there is. It is polled again then.
     pub(super) fn has_to_wait(&self) -> bool {
+        if self.connection.is_closed() {
+            // It goes away, and what waits with it.
+            return true;
+        }
         if self.connection.held(Direction::ToSend) <= CONGESTED {
             return false;
         }
@@ -156,14 +160,15 @@ impl Stream {
     /// The call has its response. What was received for it is no longer held.
     pub(super) fn answer(&self) {
         self.answered.store(true, Relaxed);
+        self.connection.answer();
         self.release(Direction::Received, usize::MAX);
     }
 
-    /// Cuts the stream: refused if it has no response yet, else reset.
+    /// Cuts the stream: refused if it has no response yet, else reset. What it has to send is held until
+    /// HTTP/2 has dropped it.
     pub(super) fn cut(&self) {
         if !self.cut.swap(true, Relaxed) {
             self.release(Direction::Received, usize::MAX);
-            self.release(Direction::ToSend, usize::MAX);
             self.task.wake();
         }
     }
