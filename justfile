@@ -40,6 +40,16 @@ interop:
 bench name="*":
     cargo bench --bench '{{name}}'
 
+# Attack a release build for a minute each (`measure.py --help` lists the attacks), and print a table.
+attacks *arguments:
+    cargo build --release
+    python3 tests/attacks/measure.py {{arguments}}
+
+# Stop a release build under load, a hundred times. Needs the clients of `just interop`.
+drains runs="100" *arguments:
+    cargo build --release
+    tests/interop/.work/venv/bin/python tests/attacks/drain.py --runs {{runs}} {{arguments}}
+
 # Build the container image with Docker, Podman or Buildah.
 image tool="docker":
     {{tool}} build --tag amistore-gateway .
