@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def aging():
     """A gateway that ends each connection after 10 to 16 s, and its simulator, whose stores take a minute."""
-    simulator = Simulator("--speed", "4")
+    simulator = Simulator("--speed", "1")
     simulator.environment |= {"AMISTORE_MAX_CONNECTION_AGE": "10s", "AMISTORE_MAX_CONNECTION_AGE_GRACE": "5s"}
     gateway = Gateway(simulator)
     yield gateway, simulator
@@ -22,7 +22,7 @@ def aging():
     simulator.stop()
 
 
-@pytest.mark.parametrize("number, language", enumerate(LANGUAGES))
+@pytest.mark.parametrize("number, language", list(enumerate(LANGUAGES)))
 def test_a_watch_goes_on_when_its_connection_has_ended(aging, number, language):
     gateway, simulator = aging
     program = Program(language)
