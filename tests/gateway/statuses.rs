@@ -452,6 +452,27 @@ async fn headers_are_refused_with_details_over_16_kib_and_by_http_2_over_64_kib(
 }
 
 #[tokio::test]
+async fn path_and_authority_count_as_headers() {
+    let rig = Rig::with_tasks([]).await;
+    let long = "x".repeat(17 << 10);
+    let short = "x".repeat(15 << 10);
+    for (authority, query, expected) in [
+        ("gateway", &*short, None),
+        ("gateway", &*long, Some("HEADERS_TOO_LARGE")),
+        (&*long, "x", Some("HEADERS_TOO_LARGE")),
+    ] {
+        let mut list = wire::request(LIST, &[], wire::message(&all()));
+        let uri = format!("http://{authority}{LIST}?{query}");
+        *list.uri_mut() = uri.parse().expect("a valid URI");
+        let status = wire::send(&rig, list).await.status();
+        match expected {
+            Some(reason) => assert_eq!(crate::support::reason(&status).1, reason),
+            None => assert_eq!(status.code(), Code::Ok, "{status:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn of_many_bad_image_ids_the_first_are_named_and_the_others_counted() {
     let rig = Rig::with_tasks([]).await;
     let quotes = "\"".repeat(64);

@@ -1,6 +1,6 @@
 //! Admission: what the headers of a request must be before anything else is read of it.
 
-use http::{HeaderMap, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, Response, StatusCode, Uri, header::CONTENT_TYPE, request::Parts};
 use tonic::body::Body;
 
 use crate::{
@@ -11,8 +11,8 @@ use crate::{
     },
 };
 
-/// 16 KiB: the largest headers of a request, as HTTP/2 counts them. That is twice what gRPC libraries
-/// themselves accept by default.
+/// 16 KiB: the largest headers of a request, as HTTP/2 counts them, path and authority included. That is
+/// twice what gRPC libraries themselves accept by default.
 const MAX_HEADER_BYTES: usize = 16 << 10;
 
 /// Bytes that HTTP/2 counts for a header beside its name and value (RFC 9113, section 10.5.1).
@@ -40,10 +40,10 @@ impl From<ApiError> for Refusal {
 }
 
 /// The deadline of a request whose headers are those of a gRPC request.
-pub(super) fn admit(headers: &HeaderMap) -> Result<Option<Deadline>, Refusal> {
-    check_content_type(headers)?;
-    check_size(headers)?;
-    let deadline = deadline::deadline(headers)?;
+pub(super) fn admit(head: &Parts) -> Result<Option<Deadline>, Refusal> {
+    check_content_type(&head.headers)?;
+    check_size(head)?;
+    let deadline = deadline::deadline(&head.headers)?;
     if deadline.is_some_and(Deadline::has_passed) {
         return Err(deadline::expired().into());
     }
@@ -70,9 +70,9 @@ fn is_grpc(content_type: &[u8]) -> bool {
     matches!(parameters.first(), None | Some(b';' | b' '))
 }
 
-fn check_size(headers: &HeaderMap) -> Result<(), ApiError> {
-    let mut bytes = 0;
-    for (name, value) in headers {
+fn check_size(head: &Parts) -> Result<(), ApiError> {
+    let mut bytes = uri_bytes(&head.uri);
+    for (name, value) in &head.headers {
         bytes += name.as_str().len() + value.len() + HEADER_OVERHEAD;
     }
     if bytes <= MAX_HEADER_BYTES {
@@ -82,6 +82,13 @@ fn check_size(headers: &HeaderMap) -> Result<(), ApiError> {
         GatewayReason::HeadersTooLarge,
         format!("the headers must have at most {MAX_HEADER_BYTES} bytes, got {bytes}"),
     ))
+}
+
+/// The bytes of the two pseudo-headers that a client can make as long as it likes.
+fn uri_bytes(uri: &Uri) -> usize {
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    path + authority
 }
 
 #[cfg(test)]

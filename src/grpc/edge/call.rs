@@ -126,7 +126,7 @@ where
 {
     /// Answers the call, if that can be done at once. Otherwise returns what remains to be done.
     fn begin(mut self, cx: &mut Context<'_>) -> Result<Response<Body>, Rest<S::Error>> {
-        match admit(&self.target.head.headers) {
+        match admit(&self.target.head) {
             Ok(deadline) => self.target.deadline = deadline,
             Err(refusal) => return Ok(refusal.response()),
         }
