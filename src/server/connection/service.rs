@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, Version, header::CONTENT_TYPE};
+use http::{Request, Response, StatusCode, Version, header::CONTENT_TYPE};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tonic::body::Body;
@@ -16,7 +16,7 @@ use tonic::body::Body;
 use super::{
     body::{ReceivedBody, SentBody},
     state::Connection,
-    stream::Stream,
+    stream::{OVERHEAD, Stream},
 };
 use crate::{
     api::{ApiError, GatewayReason, Lifetime},
@@ -27,6 +27,10 @@ use crate::{
 
 /// What a client without HTTP/2 reads.
 const UPGRADE_REQUIRED: &str = "This port speaks gRPC, which needs HTTP/2.\n";
+
+/// 128 bytes: what a header takes beside its name and value. Without it, headers of a few bytes each would
+/// fill fifty times the memory that is counted.
+const HEADER_OVERHEAD: usize = 128;
 
 /// The services of the port, as one connection calls them.
 pub(super) struct ConnectionService {
@@ -61,7 +65,7 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
             let stream = Stream::new(self.connection.clone(), 0);
             return Call { state: State::Refused(Some(upgrade_required())), stream };
         }
-        let stream = self.connection.open_stream(header_bytes(request.headers()));
+        let stream = self.connection.open_stream(head_bytes(&request));
         request.extensions_mut().insert(self.lifetime.clone());
         request.extensions_mut().insert(self.caller.clone());
         if let Some(identity) = &self.identity {
@@ -137,6 +141,38 @@ fn upgrade_required() -> Response<Body> {
     response.unwrap_or_default()
 }
 
-fn header_bytes(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+/// Bytes that the gateway holds for the head of a request, beside the [`OVERHEAD`] of its stream. That
+/// includes the first headers.
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    let uri = request.uri();
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let headers = request.headers();
+    let texts: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let entries = headers.len() * HEADER_OVERHEAD;
+    path + authority + texts + entries.saturating_sub(OVERHEAD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of(uri: &str, headers: usize) -> usize {
+        let mut request = Request::builder().uri(uri);
+        for number in 0..headers {
+            request = request.header(format!("{number:03}"), "");
+        }
+        head_bytes(&request.body(()).expect("valid"))
+    }
+
+    /// Invariant 7 (docs/invariants.md): bounds
+    #[test]
+    fn all_that_a_peer_can_enlarge_of_a_head_counts() {
+        assert_eq!(bytes_of("http://host/path", 0), 9);
+        assert_eq!(bytes_of("http://host/path?a", 0), 11);
+        assert_eq!(bytes_of("http://longer-host/path", 0), 16);
+        assert_eq!(bytes_of("http://host/path", 8), 9 + 8 * 3, "the first are in the overhead");
+        let (few, many) = (bytes_of("/", 100), bytes_of("/", 400));
+        assert_eq!(many - few, 300 * (3 + HEADER_OVERHEAD));
+    }
 }

@@ -255,8 +255,9 @@ impl Connection {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a stream whose headers have this many bytes. Its task takes it by [`Self::take_opened`].
-    pub(super) fn open_stream(self: &Arc<Self>, header_bytes: usize) -> Arc<Stream> {
+    /// Opens a stream. The head of its request holds this many bytes. Its task takes it by
+    /// [`Self::take_opened`].
+    pub(super) fn open_stream(self: &Arc<Self>, head_bytes: usize) -> Arc<Stream> {
         let mut streams = self.streams();
         let number = streams.opened;
         streams.opened += 1;
@@ -264,7 +265,7 @@ impl Connection {
         streams.open.insert(number, (stream.clone(), Progress::default()));
         drop(streams);
         *self.opening.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream.clone());
-        stream.begin(header_bytes);
+        stream.begin(head_bytes);
         stream
     }
 

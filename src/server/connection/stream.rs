@@ -63,9 +63,9 @@ impl Stream {
         })
     }
 
-    /// Counts what the headers of the request and the stream itself take.
-    pub(super) fn begin(&self, header_bytes: usize) {
-        self.hold(Direction::Received, OVERHEAD + header_bytes);
+    /// Counts what the head of the request and the stream itself take.
+    pub(super) fn begin(&self, head_bytes: usize) {
+        self.hold(Direction::Received, OVERHEAD + head_bytes);
     }
 
     /// Counts bytes that the gateway holds for this stream from now on.
