@@ -37,21 +37,21 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A raw HTTP/2 connection.
-struct Raw {
-    sender: SendRequest<Bytes>,
+pub(crate) struct Raw {
+    pub(crate) sender: SendRequest<Bytes>,
     /// Ends when the connection does.
     connection: JoinHandle<Result<(), h2::Error>>,
 }
 
 /// A call of a raw connection.
-struct Call {
-    response: ResponseFuture,
-    body: SendStream<Bytes>,
+pub(crate) struct Call {
+    pub(crate) response: ResponseFuture,
+    pub(crate) body: SendStream<Bytes>,
 }
 
 impl Raw {
     /// Connects. The client takes this many bytes of each answer before it reads them.
-    async fn connect(rig: &Rig, window: u32) -> Self {
+    pub(crate) async fn connect(rig: &Rig, window: u32) -> Self {
         let address = rig.address;
         let handshake = async move {
             let socket = TcpStream::connect(address).await.expect("the gateway listens");
@@ -79,7 +79,7 @@ impl Raw {
     }
 
     /// Makes a call with a whole message.
-    fn ask(&mut self, path: &str, message: &impl prost::Message) -> Call {
+    pub(crate) fn ask(&mut self, path: &str, message: &impl prost::Message) -> Call {
         let mut call = self.call(path);
         call.body.send_data(framed(&message.encode_to_vec()), true).expect("open");
         call
@@ -99,7 +99,7 @@ fn framed(message: &[u8]) -> Bytes {
 }
 
 /// Reads an answer to its end.
-async fn read(mut body: RecvStream) -> Result<(Bytes, HeaderMap), h2::Error> {
+pub(crate) async fn read(mut body: RecvStream) -> Result<(Bytes, HeaderMap), h2::Error> {
     let mut whole = BytesMut::new();
     while let Some(data) = body.data().await {
         let data = data?;

@@ -10,6 +10,7 @@ mod errors;
 mod foreign_streams;
 mod list;
 mod logs;
+mod odd_clients;
 mod overload;
 mod server;
 mod simulator;

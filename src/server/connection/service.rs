@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version, header::CONTENT_TYPE};
+use http::{Method, Request, Response, StatusCode, Version, header::CONTENT_TYPE};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tonic::body::Body;
@@ -66,6 +66,9 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
             return Call { state: State::Refused(Some(upgrade_required())), stream };
         }
         let stream = self.connection.open_stream(head_bytes(&request));
+        if request.method() != Method::POST {
+            return Call { state: State::Refused(Some(method_not_allowed())), stream };
+        }
         request.extensions_mut().insert(self.lifetime.clone());
         request.extensions_mut().insert(self.caller.clone());
         if let Some(identity) = &self.identity {
@@ -98,7 +101,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let call = self.get_mut();
-        if call.stream.is_refused() {
+        if call.stream.is_refused() && matches!(call.state, State::Called(_)) {
             call.state = State::Refused(Some(too_many_bytes()));
         }
         let response = match &mut call.state {
@@ -138,6 +141,16 @@ fn upgrade_required() -> Response<Body> {
         .header(http::header::CONNECTION, "close")
         .header(CONTENT_TYPE, "text/plain; charset=utf-8")
         .body(Body::new(body));
+    response.unwrap_or_default()
+}
+
+/// gRPC has no other method than POST. hyper would take any success that answers a CONNECT for a tunnel,
+/// whose task is no call's.
+fn method_not_allowed() -> Response<Body> {
+    let response = Response::builder()
+        .status(StatusCode::METHOD_NOT_ALLOWED)
+        .header(http::header::ALLOW, "POST")
+        .body(Body::empty());
     response.unwrap_or_default()
 }
 
