@@ -106,6 +106,8 @@ async fn serve_http<I>(
         () = lifetime.reached(Phase::GoingAway) => {
             http.as_mut().graceful_shutdown();
             tokio::select! {
+                // What calls have left is written before the connection is closed.
+                biased;
                 ended = http.as_mut() => ended,
                 () = lifetime.reached(Phase::Closed) => return,
             }
