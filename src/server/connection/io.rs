@@ -123,9 +123,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedSocket<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(self.socket.get_mut()).poll_flush(cx);
-        if flushed.is_pending() {
+        match flushed {
             // A TLS stream takes bytes before its socket does.
-            self.connection.block();
+            Poll::Pending => self.connection.block(),
+            Poll::Ready(_) => self.connection.unblock(),
         }
         flushed
     }
@@ -152,5 +153,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ObservedSocket<S> {
             self.lingering_bytes = self.lingering_bytes.saturating_sub(read);
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter, duplex};
+
+    use super::*;
+    use crate::server::{
+        connection::registry::Connections, settings::ConnectionSettings, socket::PeerAddress,
+    };
+
+    /// A TLS stream, too, takes bytes before its socket does.
+    #[tokio::test]
+    async fn a_peer_that_has_taken_all_is_not_blocked() {
+        let (socket, mut peer) = duplex(4);
+        let open = Connections::new(ConnectionSettings::default(), None).open(PeerAddress::Unix);
+        let connection = open.connection.clone();
+        let mut socket = ObservedSocket::new(BufWriter::new(socket), connection.clone());
+        socket.write_all(b"message").await.expect("buffered");
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut socket).poll_flush(&mut context).is_pending());
+        assert!(connection.is_blocked());
+        let mut taken = [0; 4];
+        peer.read_exact(&mut taken).await.expect("open");
+        assert!(Pin::new(&mut socket).poll_flush(&mut context).is_ready());
+        assert!(!connection.is_blocked());
     }
 }

@@ -203,7 +203,7 @@ impl Connection {
 
     pub(super) fn wrote(&self, bytes: usize) {
         self.socket.written.fetch_add(bytes as u64, Relaxed);
-        self.socket.blocked.store(false, Relaxed);
+        self.unblock();
     }
 
     pub(super) fn block(&self) {
@@ -232,6 +232,10 @@ impl Connection {
     /// Bytes that went either way. They tell whether the peer is alive.
     pub(super) fn traffic(&self) -> u64 {
         self.socket.read.load(Relaxed) + self.socket.written.load(Relaxed)
+    }
+
+    pub(super) fn unblock(&self) {
+        self.socket.blocked.store(false, Relaxed);
     }
 
     /// Whether the peer has said as much as the preface of HTTP/2 has bytes.
