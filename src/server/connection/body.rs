@@ -106,7 +106,7 @@ pub(super) struct SentData {
 }
 
 impl SentData {
-    fn new(bytes: Bytes, stream: Arc<Stream>) -> Self {
+    pub(super) fn new(bytes: Bytes, stream: Arc<Stream>) -> Self {
         // The smallest answer that waits keeps a stream open.
         stream.hold(Direction::ToSend, OVERHEAD + bytes.len());
         Self { bytes, stream }

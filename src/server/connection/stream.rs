@@ -112,9 +112,9 @@ impl Stream {
 
     /// The task of the stream has ended. The stream is open until the client has taken what it left.
     pub(super) fn end(&self) {
-        self.release(Direction::Received, usize::MAX);
         self.ended.store(true, Relaxed);
         self.go_on_if_taken();
+        self.release(Direction::Received, usize::MAX);
     }
 
     /// Whether the task of the stream has ended, so that it cannot be cut any more.
@@ -143,8 +143,14 @@ impl Stream {
     /// Counts bytes of the request. Those of a call that is answered already, as in reflection, are
     /// consumed one message after the other.
     pub(super) fn receive(&self, bytes: usize) {
-        if !self.answered.load(Relaxed) {
-            self.hold(Direction::Received, bytes);
+        if self.answered.load(Relaxed) {
+            return;
+        }
+        self.hold(Direction::Received, bytes);
+        // Beside the fence of go_on_if_taken, after which `end` releases what is there.
+        fence(SeqCst);
+        if self.ended.load(Relaxed) {
+            self.release(Direction::Received, usize::MAX);
         }
     }
 
@@ -190,5 +196,128 @@ impl Stream {
     /// Has the stream's task woken when the stream is cut.
     pub(super) fn wake_on_cut(&self, cx: &Context<'_>) {
         self.task.register(cx.waker());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use bytes::Buf as _;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::server::{
+        connection::{body::SentData, registry::Connections},
+        settings::ConnectionSettings,
+        socket::PeerAddress,
+    };
+
+    /// What happens to one of the streams of a connection.
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Open(usize),
+        Receive(usize, usize),
+        Answer(usize),
+        Send(usize, usize),
+        /// HTTP/2 writes bytes of the oldest data of all.
+        Write(usize),
+        /// HTTP/2 throws the newest data away.
+        Discard,
+        Cut(usize),
+        End(usize),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let stream = 0..20_usize;
+        let bytes = prop_oneof![0..100_usize, 100_000..6_000_000_usize];
+        prop_oneof![
+            3 => bytes.clone().prop_map(Event::Open),
+            3 => (stream.clone(), bytes.clone()).prop_map(|(of, bytes)| Event::Receive(of, bytes)),
+            2 => stream.clone().prop_map(Event::Answer),
+            4 => (stream.clone(), bytes.clone()).prop_map(|(of, bytes)| Event::Send(of, bytes)),
+            2 => bytes.prop_map(Event::Write),
+            1 => Just(Event::Discard),
+            1 => stream.clone().prop_map(Event::Cut),
+            1 => stream.prop_map(Event::End),
+        ]
+    }
+
+    /// Streams of one connection, and the data that HTTP/2 has of them.
+    #[derive(Default)]
+    struct Calls {
+        streams: Vec<Arc<Stream>>,
+        sent: VecDeque<SentData>,
+    }
+
+    impl Calls {
+        fn apply(&mut self, event: Event, connection: &Arc<Connection>) -> Option<()> {
+            match event {
+                Event::Open(bytes) => self.streams.push(connection.open_stream(bytes)),
+                Event::Receive(of, bytes) => self.streams.get(of)?.receive(bytes),
+                Event::Answer(of) => self.streams.get(of)?.answer(),
+                Event::Send(of, bytes) => self.send(of, bytes)?,
+                Event::Write(bytes) => self.write(bytes)?,
+                Event::Discard => drop(self.sent.pop_back()),
+                Event::Cut(of) => self.streams.get(of)?.cut(),
+                Event::End(of) => self.streams.get(of)?.end(),
+            }
+            Some(())
+        }
+
+        fn send(&mut self, of: usize, bytes: usize) -> Option<()> {
+            let stream = self.streams.get(of)?;
+            if !stream.has_ended() {
+                self.sent.push_back(SentData::new(vec![0; bytes].into(), stream.clone()));
+            }
+            Some(())
+        }
+
+        fn write(&mut self, bytes: usize) -> Option<()> {
+            let data = self.sent.front_mut()?;
+            data.advance(bytes.min(data.remaining()));
+            if !data.has_remaining() {
+                self.sent.pop_front();
+            }
+            Some(())
+        }
+
+        fn held(&self, direction: Direction) -> usize {
+            self.streams.iter().map(|stream| stream.held(direction)).sum()
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, rng_seed: proptest::test_runner::RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Invariant 7 (docs/invariants.md): bounds
+        #[test]
+        fn once_all_streams_have_ended_nothing_is_held(
+            events in prop::collection::vec(event(), 0..80)
+        ) {
+            let connections = Connections::new(ConnectionSettings::default(), None);
+            let open = connections.open(PeerAddress::Unix);
+            let connection = &open.connection;
+            let mut calls = Calls::default();
+            for event in events {
+                calls.apply(event, connection);
+                for direction in [Direction::Received, Direction::ToSend] {
+                    let sum = calls.held(direction);
+                    let held = connection.held(direction);
+                    // What a closed connection holds no longer counts.
+                    prop_assert!(held == sum || connection.is_closed(), "{held} of {sum}");
+                    prop_assert_eq!(connection.shared().held.held(direction), held);
+                }
+            }
+            for stream in calls.streams.iter().filter(|stream| !stream.has_ended()) {
+                stream.end();
+            }
+            calls.sent.clear();
+            for direction in [Direction::Received, Direction::ToSend] {
+                prop_assert_eq!(connection.held(direction), 0);
+                prop_assert_eq!(connection.shared().held.held(direction), 0);
+            }
+            prop_assert!(connection.streams().open.is_empty());
+        }
     }
 }
