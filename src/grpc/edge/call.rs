@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, request::Parts};
 use http_body_util::Full;
 use hyper::body;
 use tokio::time::timeout;
@@ -146,6 +146,7 @@ where
 
     /// Waits for the rest of the body, and answers the call.
     async fn wait(mut self, collector: Collector) -> Answer<S::Error> {
+        detach(&mut self.target.head);
         let request = match self.collect(collector).await {
             Ok(request) => request,
             Err(refusal) => return Ok(refusal.response()),
@@ -177,6 +178,8 @@ where
     async fn serve(self, request: Bytes) -> Answer<S::Error> {
         let Self { target, .. } = self;
         let (method, deadline) = (target.method, target.deadline);
+        // The call may wait for EC2. A part of a buffer that HTTP/2 has read would keep the whole.
+        let request = Bytes::copy_from_slice(&request);
         let response = target.call(Body::new(Full::new(request))).await?;
         match method {
             Method::Health => Ok(response.map(|body| foreign(body, deadline, None))),
@@ -219,6 +222,24 @@ where
         };
         foreign_status::complete(response.headers_mut());
         Ok(response)
+    }
+}
+
+/// Copies the head of a request, whose texts are parts of the buffer in which HTTP/2 read them. They would
+/// keep the whole, with up to 16 KiB of other frames.
+fn detach(head: &mut Parts) {
+    let mut headers = HeaderMap::with_capacity(head.headers.len());
+    for (name, value) in &head.headers {
+        // A copy of what is valid is valid.
+        let copy = HeaderValue::from_bytes(value.as_bytes());
+        let name = HeaderName::from_bytes(name.as_str().as_bytes());
+        if let (Ok(name), Ok(copy)) = (name, copy) {
+            headers.append(name, copy);
+        }
+    }
+    head.headers = headers;
+    if let Ok(uri) = head.uri.to_string().parse() {
+        head.uri = uri;
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The bytes that a peer can make the gateway hold are bounded by the method's largest message, and
 //! a message that announces more is refused as soon as its prefix is there. A body that came in one
-//! frame, as nearly all do, is neither copied nor allocated for.
+//! frame, as nearly all do, is neither copied nor allocated for here.
 
 use std::{
     mem,
@@ -61,6 +61,7 @@ impl Collector {
             if body.is_end_stream() {
                 return Poll::Ready(Ok(self.take()));
             }
+            self.detach();
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -73,6 +74,12 @@ impl Collector {
         }
         self.joined.extend(mem::take(&mut self.first));
         self.joined.extend(data);
+    }
+
+    /// Copies a first frame that has to wait for others. It is a part of the buffer in which HTTP/2 read it,
+    /// with up to 16 KiB of other frames, and would keep the whole.
+    fn detach(&mut self) {
+        self.first = Bytes::copy_from_slice(&self.first);
     }
 
     fn bytes(&self) -> &[u8] {
@@ -109,11 +116,25 @@ fn broken_off(error: &BoxError) -> ApiError {
 mod tests {
     use std::{convert::Infallible, iter, task::Waker};
 
-    use futures_util::stream;
+    use futures_util::{StreamExt as _, stream};
     use http_body_util::StreamBody;
     use hyper::body::Frame;
 
     use super::*;
+
+    /// Invariant 7 (docs/invariants.md): bounds
+    #[test]
+    fn a_frame_that_waits_for_others_keeps_no_buffer() {
+        let mut buffer = BytesMut::zeroed(16 << 10).freeze();
+        let frames = [Ok::<_, Infallible>(Frame::data(buffer.split_to(1)))];
+        let frames = stream::iter(frames).chain(stream::pending());
+        let mut body = StreamBody::new(frames);
+        let mut collector = Collector::new(1 << 20);
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(collector.poll(&mut body, &mut context).is_pending());
+        assert_eq!(collector.bytes(), [0]);
+        assert!(buffer.is_unique(), "the frame is a copy");
+    }
 
     #[test]
     fn a_flood_of_empty_frames_is_left_for_a_while() {
