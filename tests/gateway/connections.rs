@@ -347,6 +347,34 @@ async fn clients_that_do_not_read_hold_up_a_drain_for_five_seconds_and_count_as_
     assert!((5.0..8.0).contains(&seconds), "{seconds} s");
 }
 
+/// Invariant 10 (docs/invariants.md): a drain that no peer holds up
+#[tokio::test]
+async fn a_client_that_sends_pings_for_ever_holds_up_a_drain_for_ten_seconds() {
+    let mut rig = Rig::with_tasks(finished(3)).await;
+    let address = rig.address;
+    let handshake = async move {
+        let socket = TcpStream::connect(address).await.expect("the gateway listens");
+        h2::client::handshake(socket).await.expect("HTTP/2")
+    };
+    let (sender, mut connection) = rig.until(handshake).await;
+    let mut pings = connection.ping_pong().expect("not taken");
+    let mut raw = Raw { sender, connection: tokio::spawn(connection) };
+    let list = raw.ask(LIST, &all());
+    let response = rig.until(list.response).await.expect("headers");
+    rig.until(read(response.into_body())).await.expect("whole");
+    // The client keeps a stream open, so that it does not go away by itself.
+    let _open = raw.call(LIST);
+    let pinging = tokio::spawn(async move {
+        while pings.ping(h2::Ping::opaque()).await.is_ok() {
+            tokio::time::sleep(SECOND / 2).await;
+        }
+    });
+    let (seconds, ended) = stop(&mut rig).await;
+    ended.expect("nothing was cut");
+    assert!((9.0..12.0).contains(&seconds), "{seconds} s");
+    pinging.abort();
+}
+
 /// Invariant 10 (docs/invariants.md): a drain that loses nothing
 #[tokio::test]
 async fn a_client_half_way_through_an_answer_gets_it_all_in_a_drain() {

@@ -35,6 +35,10 @@ const UNREAD: Duration = Duration::from_mins(1);
 /// The same in a drain.
 const UNREAD_IN_DRAIN: Duration = Duration::from_secs(5);
 
+/// Time for which a peer may read what the system still holds for it. A peer can show that it is alive for
+/// ever, for example by PINGs, and does not tell whether it reads.
+const LINGERING: Duration = Duration::from_secs(10);
+
 /// Time in a drain after which a connection without a complete request is closed. A peer that has begun
 /// to speak HTTP/2 gets as long to answer the PING after GOAWAY: what it sent before that is served.
 const NO_REQUEST: Duration = Duration::from_secs(1);
@@ -218,17 +222,20 @@ fn check_drain(connection: &Connection, observed: &mut Observed, times: DrainTim
 /// system holds for it, as long as it shows that it is alive.
 fn is_over(connection: &Connection, observed: &mut Observed, now: Instant) -> bool {
     if !connection.is_done() {
+        observed.done.forget();
         observed.traffic.forget();
         return false;
     }
+    let done_since = observed.done.unchanged_since(true, now);
     let quiet_since = observed.traffic.unchanged_since(connection.traffic(), now);
-    !connection.was_answered() || now >= quiet_since + UNREAD_IN_DRAIN
+    !connection.was_answered()
+        || now >= quiet_since + UNREAD_IN_DRAIN
+        || now >= done_since + LINGERING
 }
 
 /// Closes a connection to which nothing more is sent, once its peer has had time to read the rest.
 fn check_lingering(connection: &Connection, observed: &mut Observed, now: Instant) {
-    let since = observed.lingering.unchanged_since(true, now);
-    if is_over(connection, observed, now) || now >= since + UNREAD {
+    if is_over(connection, observed, now) {
         connection.close();
     }
 }

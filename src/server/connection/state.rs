@@ -52,8 +52,8 @@ pub(super) struct Observed {
     pub(super) idle: Progress<u64>,
     /// Bytes that went either way, while the connection only waits for its peer to take what there is.
     pub(super) traffic: Progress<u64>,
-    /// Since when nothing more is sent.
-    pub(super) lingering: Progress<bool>,
+    /// Since when the connection only waits for that.
+    pub(super) done: Progress<bool>,
     pub(super) drain: Option<DrainTimes>,
 }
 
