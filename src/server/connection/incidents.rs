@@ -22,8 +22,9 @@ pub(super) enum Incident {
     TooManyBytes,
     /// A connection was closed for the same reason, when it had no stream left to cut.
     TooManyBytesClosed,
-    /// HTTP/2 ended a connection whose peer broke its rules or flooded it with resets, header
-    /// fragments, settings or pings.
+    /// HTTP/2 ended a connection whose peer flooded it with resets, header fragments or small frames.
+    Http2Flood,
+    /// HTTP/2 ended a connection whose peer broke its rules.
     Http2Misuse,
     /// The peer did not answer an HTTP/2 PING.
     KeepaliveTimeout,

@@ -154,7 +154,8 @@ fn incident(error: &(dyn Error + 'static)) -> Option<Incident> {
         if let Some(error) = error.downcast_ref::<h2::Error>()
             && error.is_library()
         {
-            return Some(Incident::Http2Misuse);
+            let is_flood = error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+            return Some(if is_flood { Incident::Http2Flood } else { Incident::Http2Misuse });
         }
         cause = error.source();
     }
