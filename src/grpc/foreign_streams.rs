@@ -5,21 +5,22 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use hyper::body::{Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::status::{refusal, status};
+use super::{
+    caller::caller,
+    status::{refusal, status},
+};
 use crate::{
     api::{ApiError, GatewayReason, Lifetime},
-    domain::BoundLog,
+    domain::{FairPermit, FairPermits},
 };
 
 /// Maximum number of streams of health and reflection that are open in the process. A client library
@@ -32,20 +33,13 @@ const REFLECTION: &str = "/grpc.reflection.";
 
 /// Puts [`ForeignStreams`] around all services.
 #[derive(Clone, Debug)]
-pub struct ForeignStreamsLayer(Arc<Bound>);
-
-/// The bound of all connections together.
-#[derive(Debug)]
-struct Bound {
-    permits: Arc<Semaphore>,
-    log: BoundLog,
-}
+pub struct ForeignStreamsLayer(FairPermits);
 
 /// The services of the port, with the streams of health and reflection bounded.
 #[derive(Clone, Debug)]
 pub struct ForeignStreams<S> {
     inner: S,
-    bound: Arc<Bound>,
+    permits: FairPermits,
 }
 
 /// The response to a call.
@@ -61,16 +55,13 @@ enum State<F> {
 /// The place of one stream.
 #[derive(Debug)]
 struct Place {
-    _permit: OwnedSemaphorePermit,
+    permit: FairPermit,
     lifetime: Option<Lifetime>,
 }
 
 impl Default for ForeignStreamsLayer {
     fn default() -> Self {
-        Self(Arc::new(Bound {
-            permits: Arc::new(Semaphore::new(MAX_FOREIGN_STREAMS)),
-            log: BoundLog::new("streams of health and reflection", None),
-        }))
+        Self(FairPermits::new("streams of health and reflection", None, MAX_FOREIGN_STREAMS))
     }
 }
 
@@ -78,7 +69,7 @@ impl<S> Layer<S> for ForeignStreamsLayer {
     type Service = ForeignStreams<S>;
 
     fn layer(&self, inner: S) -> ForeignStreams<S> {
-        ForeignStreams { inner, bound: self.0.clone() }
+        ForeignStreams { inner, permits: self.0.clone() }
     }
 }
 
@@ -98,24 +89,13 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let mut place = None;
         if is_stream(request.uri().path()) {
-            let Some(permit) = self.bound.admit() else {
+            let Some(permit) = self.permits.acquire(&caller(request.extensions())) else {
                 return ForeignStreamsFuture(State::Refused(Some(refusal(too_many()))));
             };
             let lifetime = request.extensions().get::<Lifetime>().cloned();
-            place = Some(Place { _permit: permit, lifetime });
+            place = Some(Place { permit, lifetime });
         }
         ForeignStreamsFuture(State::Called { call: self.inner.call(request), place })
-    }
-}
-
-impl Bound {
-    fn admit(&self) -> Option<OwnedSemaphorePermit> {
-        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
-            self.log.refused(MAX_FOREIGN_STREAMS);
-            return None;
-        };
-        self.log.admitted();
-        Some(permit)
     }
 }
 
@@ -140,17 +120,21 @@ where
 impl Place {
     /// A body that keeps the place, and ends with its connection.
     fn hold(self, body: Body) -> Body {
-        let Self { _permit: permit, lifetime } = self;
-        Body::new(StreamBody {
-            open: Some(Open { body, ends: Box::pin(ends(lifetime)), _permit: permit }),
-        })
+        Body::new(StreamBody { open: Some(Open { body, end: Box::pin(self.end()) }) })
     }
-}
 
-async fn ends(lifetime: Option<Lifetime>) {
-    match lifetime {
-        Some(mut lifetime) => lifetime.watch_ends().await,
-        None => std::future::pending().await,
+    /// Waits until the stream has to end. Returns why.
+    async fn end(mut self) -> ApiError {
+        let connection_ends = async {
+            match &mut self.lifetime {
+                Some(lifetime) => lifetime.watch_ends().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = connection_ends => ApiError::shutting_down(),
+            () = self.permit.preempted() => ApiError::preempted(),
+        }
     }
 }
 
@@ -162,9 +146,8 @@ struct StreamBody {
 
 struct Open {
     body: Body,
-    /// Completes when the stream has to end.
-    ends: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _permit: OwnedSemaphorePermit,
+    /// Keeps the place of the stream, and completes when the stream has to end.
+    end: Pin<Box<dyn Future<Output = ApiError> + Send>>,
 }
 
 impl hyper::body::Body for StreamBody {
@@ -180,9 +163,9 @@ impl hyper::body::Body for StreamBody {
         if let Poll::Ready(frame) = Pin::new(&mut open.body).poll_frame(cx) {
             return Poll::Ready(frame);
         }
-        ready!(open.ends.as_mut().poll(cx));
+        let why = ready!(open.end.as_mut().poll(cx));
         self.open = None;
-        Poll::Ready(Some(Ok(Frame::trailers(trailers()))))
+        Poll::Ready(Some(Ok(Frame::trailers(trailers(why)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -205,9 +188,9 @@ fn too_many() -> ApiError {
     )
 }
 
-fn trailers() -> HeaderMap {
+fn trailers(error: ApiError) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     // The gateway's own statuses are valid headers.
-    let _ = status(ApiError::shutting_down()).add_header(&mut trailers);
+    let _ = status(error).add_header(&mut trailers);
     trailers
 }

@@ -60,7 +60,13 @@ async fn a_thousand_streams_of_health_and_reflection_are_open_and_no_more() {
 
     watches.pop();
     rig.run_for(SECOND).await;
-    watch_health(&rig).await.expect("there is room again");
+    watches.push(watch_health(&rig).await.expect("there is room again"));
+
+    let mut other = HealthClient::new(rig.channel_from([127, 0, 0, 2]));
+    let kept = rig.until(other.watch(HealthCheckRequest::default())).await;
+    kept.expect("another caller gets the newest place of the one that holds most");
+    let preempted = rig.until(end_of(watches.pop().expect("the newest"))).await;
+    assert_eq!((preempted.code(), reason(&preempted).1.as_str()), (Code::Unavailable, "PREEMPTED"));
 }
 
 /// Invariant 10 (docs/invariants.md): a drain that no peer holds up

@@ -186,9 +186,13 @@ impl Rig {
 
     /// A client with a connection from this address. All of 127.0.0.0/8 is this host.
     pub(crate) fn client_from(&self, address: [u8; 4]) -> Client {
+        Client(StoreImageTaskServiceClient::new(self.channel_from(address)))
+    }
+
+    /// A connection from this address.
+    pub(crate) fn channel_from(&self, address: [u8; 4]) -> Channel {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).expect("valid");
-        let channel = endpoint.local_address(Some(address.into())).connect_lazy();
-        Client(StoreImageTaskServiceClient::new(channel))
+        endpoint.local_address(Some(address.into())).connect_lazy()
     }
 
     /// A client whose streams take this many bytes before they are read.
