@@ -6,7 +6,7 @@
 #   - Node.js 18 or newer with npm
 #   - Go 1.26 or newer
 #   - a JDK of version 17 or newer, and Maven 3.8 or newer
-#   - nginx
+#   - nginx, and the command line of OpenSSL
 set -euo pipefail
 cd "$(dirname "$0")"
 if [ ! -x .work/venv/bin/pytest ] || [ requirements.txt -nt .work/venv/installed ]; then
