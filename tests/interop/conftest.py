@@ -64,6 +64,7 @@ class Gateway:
             stderr=subprocess.PIPE, text=True, env=environment, **options,
         )
         self.started = ""
+        self.terminated = False
         for line in self.process.stderr:
             self.started += line
             if found := re.search(r" listen=(\S+)", line):
@@ -74,9 +75,15 @@ class Gateway:
         else:
             raise AssertionError(f"the gateway did not log its address\n{self.started}")
 
+    def terminate(self):
+        """Asks the process to end, once: a second signal would end its drain."""
+        if not self.terminated:
+            self.terminated = True
+            self.process.terminate()
+
     def stop(self):
         """Ends the process as Kubernetes does. Returns its log lines since it listened."""
-        self.process.terminate()
+        self.terminate()
         rest = self.process.stderr.read()
         assert self.process.wait(timeout=40) == 0, rest
         return rest

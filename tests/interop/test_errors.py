@@ -388,7 +388,7 @@ def ends_of_watches(endpoint, messages, clients, check):
         endpoint.list(("ami-00000003", running))
         stream = watch(messages.WatchStoreImageTaskRequest(image_id="ami-00000003"))
         assert next(stream).task.image_id == "ami-00000003"
-        gateway.process.terminate()
+        gateway.terminate()
         check("SHUTTING_DOWN", refused(list, stream))
 
 
@@ -406,9 +406,11 @@ def preempted(simulator, messages, clients, check):
             running = messages.ListStoreImageTasksRequest(states=[messages.StoreImageTask.STATE_IN_PROGRESS])
             image = client.ListStoreImageTasks(running).tasks[0].image_id
             request = messages.WatchStoreImageTaskRequest(image_id=image)
-            held = [client.WatchStoreImageTask(request) for _ in range(2)]
-            for watch in held:
-                next(watch)
+            held = []
+            for _ in range(2):
+                # The first has its place before the second is opened.
+                held.append(client.WatchStoreImageTask(request))
+                next(held[-1])
             newcomer = other.unary_stream(f"/{SERVICE}/WatchStoreImageTask")(request.SerializeToString())
             next(newcomer)
             check("PREEMPTED", refused(list, held[1]))
