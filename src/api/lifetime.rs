@@ -55,18 +55,28 @@ impl Phases {
     }
 }
 
-/// The life of the connection on which a call came.
+/// The life of the connection on which a call came. The default one, of a call without a connection, never
+/// ends.
 #[derive(Clone, Debug)]
 pub struct Lifetime {
     phase: Receiver<Phase>,
     spread: Duration,
 }
 
+impl Default for Lifetime {
+    fn default() -> Self {
+        Phases::default().lifetime(Duration::ZERO)
+    }
+}
+
 impl Lifetime {
     /// Waits until the connection has entered this phase or a later one.
     pub async fn reached(&mut self, phase: Phase) {
-        // The connection is gone if there is no sender any more, and all its calls with it.
-        let _ = self.phase.wait_for(|current| *current >= phase).await;
+        // Without a sender there is no connection whose phase could change. A connection keeps its sender
+        // for as long as it has calls.
+        if self.phase.wait_for(|current| *current >= phase).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Whether the connection has entered this phase or a later one.

@@ -15,7 +15,7 @@ use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
 use super::{
-    caller::caller,
+    connection::{caller, lifetime},
     status::{refusal, status},
 };
 use crate::{
@@ -56,7 +56,7 @@ enum State<F> {
 #[derive(Debug)]
 struct Place {
     permit: FairPermit,
-    lifetime: Option<Lifetime>,
+    lifetime: Lifetime,
 }
 
 impl Default for ForeignStreamsLayer {
@@ -92,7 +92,7 @@ where
             let Some(permit) = self.permits.acquire(&caller(request.extensions())) else {
                 return ForeignStreamsFuture(State::Refused(Some(refusal(too_many()))));
             };
-            let lifetime = request.extensions().get::<Lifetime>().cloned();
+            let lifetime = lifetime(request.extensions());
             place = Some(Place { permit, lifetime });
         }
         ForeignStreamsFuture(State::Called { call: self.inner.call(request), place })
@@ -125,14 +125,8 @@ impl Place {
 
     /// Waits until the stream has to end. Returns why.
     async fn end(mut self) -> ApiError {
-        let connection_ends = async {
-            match &mut self.lifetime {
-                Some(lifetime) => lifetime.watch_ends().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            () = connection_ends => ApiError::shutting_down(),
+            () = self.lifetime.watch_ends() => ApiError::shutting_down(),
             () = self.permit.preempted() => ApiError::preempted(),
         }
     }

@@ -1,7 +1,7 @@
 //! The gRPC front end: a tonic service that translates requests for [`crate::api`], asks the cache
 //! or the watches, and renders responses and errors. It does not use AWS's crates.
 
-mod caller;
+mod connection;
 mod deadline;
 mod edge;
 mod foreign_body;

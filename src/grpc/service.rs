@@ -6,7 +6,7 @@ use futures_util::stream::Empty;
 use tonic::{Request, Response, Status, codec::CompressionEncoding};
 
 use super::{
-    caller::caller,
+    connection::{caller, lifetime},
     deadline::{self, Deadline},
     edge::EdgeLayer,
     hits::Hits,
@@ -17,7 +17,7 @@ use super::{
     watch::{WatchHandler, WatchStream},
 };
 use crate::{
-    api::{ApiError, GatewayReason, Lifetime, Phase, ScopePolicy},
+    api::{ApiError, GatewayReason, Phase, ScopePolicy},
     cache::Cache,
     proto::{
         EncodedListRequest, EncodedListResponse, WatchStoreImageTaskRequest,
@@ -39,7 +39,7 @@ pub struct Service {
 
 impl Service {
     /// Creates the service over a cache and its watches. A call ends with its connection, if the
-    /// request has the [`Lifetime`] of that among its extensions.
+    /// request has the [`Lifetime`](crate::api::Lifetime) of that among its extensions.
     #[must_use]
     pub fn new(
         cache: Arc<Cache>,
@@ -81,7 +81,7 @@ impl StoreImageTaskService for Service {
         request: Request<EncodedListRequest>,
     ) -> Result<Response<EncodedListResponse>, Status> {
         let deadline = request.extensions().get::<Deadline>().copied();
-        let lifetime = request.extensions().get::<Lifetime>().cloned();
+        let mut lifetime = lifetime(request.extensions());
         let answer_by = deadline::answer_by(deadline, self.settings.request_timeout);
         let caller = caller(request.extensions());
         let request = request.into_inner();
@@ -89,7 +89,8 @@ impl StoreImageTaskService for Service {
         tokio::select! {
             biased;
             answered = deadline::within(self.settings.request_timeout, list) => answered,
-            () = last_call(lifetime) => self.list.list_now(&request),
+            // The connection ends so soon that the call cannot wait for EC2 any longer.
+            () = lifetime.reached(Phase::LastCall) => self.list.list_now(&request),
         }
     }
 
@@ -100,7 +101,7 @@ impl StoreImageTaskService for Service {
         request: Request<WatchStoreImageTaskRequest>,
     ) -> Result<Response<WatchStream>, Status> {
         let deadline = request.extensions().get::<Deadline>().copied();
-        let lifetime = request.extensions().get::<Lifetime>().cloned();
+        let lifetime = lifetime(request.extensions());
         let caller = caller(request.extensions());
         let watch = self.watch.begin(request.into_inner(), &caller, deadline, lifetime);
         Ok(Response::new(watch.await?))
@@ -114,13 +115,5 @@ impl StoreImageTaskService for Service {
     ) -> Result<Response<Self::WatchStoreImageTasksStream>, Status> {
         let message = "this version of the gateway does not have WatchStoreImageTasks";
         Err(status(ApiError::gateway(GatewayReason::UnknownMethod, message)))
-    }
-}
-
-/// Waits until the call's connection ends so soon that it cannot wait for EC2 any longer.
-async fn last_call(lifetime: Option<Lifetime>) {
-    match lifetime {
-        Some(mut lifetime) => lifetime.reached(Phase::LastCall).await,
-        None => std::future::pending().await,
     }
 }

@@ -40,7 +40,7 @@ impl WatchHandler {
         request: WatchStoreImageTaskRequest,
         caller: &Caller,
         deadline: Option<Deadline>,
-        lifetime: Option<Lifetime>,
+        lifetime: Lifetime,
     ) -> Result<WatchStream, Status> {
         let mut messages = self.open(&request, caller, deadline, lifetime).map_err(status)?;
         let first = match messages.next().await {
@@ -56,22 +56,17 @@ impl WatchHandler {
         request: &WatchStoreImageTaskRequest,
         caller: &Caller,
         deadline: Option<Deadline>,
-        lifetime: Option<Lifetime>,
+        mut lifetime: Lifetime,
     ) -> Result<Messages, ApiError> {
-        if lifetime.as_ref().is_some_and(|lifetime| lifetime.has_reached(Phase::Ending)) {
+        if lifetime.has_reached(Phase::Ending) {
             return Err(ApiError::shutting_down());
         }
         let call = WatchCall::parse(request, &self.policy)?;
         let scope = call.query.scope.clone();
         call.check_started_after(self.watches.newest_start(&scope))?;
         let watch = self.watches.watch(call.query, caller).map_err(ApiError::too_many_watches)?;
-        Ok(Messages {
-            watch,
-            scope,
-            deadline,
-            connection_ends: Box::pin(ends(lifetime)),
-            ended: false,
-        })
+        let connection_ends = Box::pin(async move { lifetime.watch_ends().await });
+        Ok(Messages { watch, scope, deadline, connection_ends, ended: false })
     }
 }
 
@@ -124,13 +119,5 @@ impl Messages {
     fn end<T>(&mut self, status: Status) -> Option<Result<T, Status>> {
         self.ended = true;
         Some(Err(status))
-    }
-}
-
-/// Waits until a watch has to end because its connection does.
-async fn ends(lifetime: Option<Lifetime>) {
-    match lifetime {
-        Some(mut lifetime) => lifetime.watch_ends().await,
-        None => std::future::pending().await,
     }
 }
