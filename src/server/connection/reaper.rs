@@ -47,7 +47,7 @@ const NO_REQUEST: Duration = Duration::from_secs(1);
 const GONE: Duration = Duration::from_secs(10);
 
 /// Time before the end of a drain at which unary calls that still wait for EC2 are answered.
-pub(in crate::server) const LAST_CALL: Duration = Duration::from_secs(1);
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// How a drain of the process ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -222,11 +222,11 @@ fn check_drain(connection: &Connection, observed: &mut Observed, times: DrainTim
 /// system holds for it, as long as it shows that it is alive.
 fn is_over(connection: &Connection, observed: &mut Observed, now: Instant) -> bool {
     if !connection.is_done() {
-        observed.done.forget();
+        observed.done_since = None;
         observed.traffic.forget();
         return false;
     }
-    let done_since = observed.done.unchanged_since(true, now);
+    let done_since = *observed.done_since.get_or_insert(now);
     let quiet_since = observed.traffic.unchanged_since(connection.traffic(), now);
     !connection.was_answered()
         || now >= quiet_since + UNREAD_IN_DRAIN

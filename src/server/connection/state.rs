@@ -53,7 +53,7 @@ pub(super) struct Observed {
     /// Bytes that went either way, while the connection only waits for its peer to take what there is.
     pub(super) traffic: Progress<u64>,
     /// Since when the connection only waits for that.
-    pub(super) done: Progress<bool>,
+    pub(super) done_since: Option<Instant>,
     pub(super) drain: Option<DrainTimes>,
 }
 
