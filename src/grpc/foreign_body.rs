@@ -98,7 +98,7 @@ impl body::Body for ForeignBody {
 }
 
 /// The trailers that end a response with a status.
-fn ending(status: &Status) -> Frame<Bytes> {
+pub(super) fn ending(status: &Status) -> Frame<Bytes> {
     let mut trailers = HeaderMap::new();
     // The gateway's own statuses are valid headers.
     let _ = status.add_header(&mut trailers);

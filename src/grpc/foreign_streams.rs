@@ -9,13 +9,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use hyper::body::{Frame, SizeHint};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
 use super::{
     connection::{caller, lifetime},
+    foreign_body::ending,
+    method::Method,
     status::{refusal, status},
 };
 use crate::{
@@ -26,10 +28,6 @@ use crate::{
 /// Maximum number of streams of health and reflection that are open in the process. A client library
 /// has at most one health watch on each connection, and people close reflection at once.
 const MAX_FOREIGN_STREAMS: usize = 1_000;
-
-/// Paths of streams: the other method of health is unary, and always answered.
-const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
-const REFLECTION: &str = "/grpc.reflection.";
 
 /// Puts [`ForeignStreams`] around all services.
 #[derive(Clone, Debug)]
@@ -88,7 +86,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let mut place = None;
-        if is_stream(request.uri().path()) {
+        if Method::of(request.uri().path()).is_foreign_stream() {
             let Some(permit) = self.permits.acquire(&caller(request.extensions())) else {
                 return ForeignStreamsFuture(State::Refused(Some(refusal(too_many()))));
             };
@@ -159,7 +157,7 @@ impl hyper::body::Body for StreamBody {
         }
         let why = ready!(open.end.as_mut().poll(cx));
         self.open = None;
-        Poll::Ready(Some(Ok(Frame::trailers(trailers(why)))))
+        Poll::Ready(Some(Ok(ending(&status(why)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -171,20 +169,9 @@ impl hyper::body::Body for StreamBody {
     }
 }
 
-fn is_stream(path: &str) -> bool {
-    path == HEALTH_WATCH || path.starts_with(REFLECTION)
-}
-
 fn too_many() -> ApiError {
     ApiError::gateway(
         GatewayReason::TooManyStreams,
         format!("{MAX_FOREIGN_STREAMS} streams of health and reflection are open already"),
     )
-}
-
-fn trailers(error: ApiError) -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    // The gateway's own statuses are valid headers.
-    let _ = status(error).add_header(&mut trailers);
-    trailers
 }

@@ -14,8 +14,10 @@ pub(super) enum Method {
     List,
     /// A watch of the contract.
     Watch,
-    /// A method of health.
-    Health,
+    /// A check of health.
+    HealthCheck,
+    /// A watch of health.
+    HealthWatch,
     /// A method of reflection. Both its requests and its responses are streams.
     Reflection,
     /// A path that is no method of the gateway's.
@@ -28,11 +30,17 @@ impl Method {
             "/amistore.v1.StoreImageTaskService/ListStoreImageTasks" => Self::List,
             "/amistore.v1.StoreImageTaskService/WatchStoreImageTask"
             | "/amistore.v1.StoreImageTaskService/WatchStoreImageTasks" => Self::Watch,
-            "/grpc.health.v1.Health/Check" | "/grpc.health.v1.Health/Watch" => Self::Health,
+            "/grpc.health.v1.Health/Check" => Self::HealthCheck,
+            "/grpc.health.v1.Health/Watch" => Self::HealthWatch,
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
             | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => Self::Reflection,
             _ => Self::Unknown,
         }
+    }
+
+    /// Whether its responses are a stream that no handler of the contract makes.
+    pub(super) fn is_foreign_stream(self) -> bool {
+        matches!(self, Self::HealthWatch | Self::Reflection)
     }
 
     /// The largest message of a request that is collected before the method is called. None if the
@@ -40,7 +48,7 @@ impl Method {
     pub(super) fn max_message(self) -> Option<usize> {
         match self {
             Self::List | Self::Watch => Some(MAX_MESSAGE_BYTES),
-            Self::Health => Some(MAX_FOREIGN_MESSAGE_BYTES),
+            Self::HealthCheck | Self::HealthWatch => Some(MAX_FOREIGN_MESSAGE_BYTES),
             Self::Reflection | Self::Unknown => None,
         }
     }

@@ -182,7 +182,9 @@ where
         let request = Bytes::copy_from_slice(&request);
         let response = target.call(Body::new(Full::new(request))).await?;
         match method {
-            Method::Health => Ok(response.map(|body| foreign(body, deadline, None))),
+            Method::HealthCheck | Method::HealthWatch => {
+                Ok(response.map(|body| foreign(body, deadline, None)))
+            }
             _ => Ok(response),
         }
     }
