@@ -215,7 +215,7 @@ async fn refusals(client: &mut Client, time: Duration) -> Result<Latencies, Fail
     Ok(Latencies(latencies))
 }
 
-/// What is served a second after the overload.
+/// The service that callers get a second after the overload.
 struct After {
     hits: Latencies,
     of_ec2: Duration,

@@ -44,7 +44,7 @@ pub struct CacheMiss {
     pending: PendingQuery,
     gap: Gap,
     terms: Terms,
-    /// What is known, however old it is.
+    /// The known answer, however old it is.
     known: Reading,
     snapshot: Arc<Snapshot>,
     takes_stale: bool,
